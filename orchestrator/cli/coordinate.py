@@ -174,9 +174,9 @@ def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Driv
 def _predictions(layout: Layout, context: RunContext, view: Observer) -> Iterator[Observer]:
     """Who predicts the run, where its workload says from what."""
     if context.request.job.workload.training is not None:
+        from orchestrator.adapters.catalog.catalog import Catalog
         from orchestrator.adapters.costs.cost_files import CostFiles
         from orchestrator.adapters.costs.predict_run import PredictionWriter
-        from orchestrator.adapters.store.catalog import Catalog
 
         files = CostFiles(Catalog.from_environment(os.environ), layout)
         yield PredictionWriter(files, context.folder, view.on_note)

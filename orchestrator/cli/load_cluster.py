@@ -11,7 +11,7 @@ def load_cluster(cluster: str, nodes: str) -> Cluster:
     """The selected part of an inventory. Raises ``UsageError``, also for an ssh_config of its
     nodes that ``ssh`` would refuse: nothing has been contacted by then.
     """
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.parsing.inputs.selection import select_nodes
 
     selected = select_nodes(Catalog.from_environment(os.environ).cluster(cluster), nodes)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from orchestrator.adapters.catalog.bundled import bundled_kit, bundled_packages
+from orchestrator.adapters.catalog.catalog import Catalog
+from orchestrator.adapters.catalog.project import open_script
 from orchestrator.adapters.loadgen.installed import require_loadgen
 from orchestrator.adapters.loadgen.load_plan import require_samples
-from orchestrator.adapters.store.bundled import bundled_kit, bundled_packages
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.adapters.store.project import open_script
 from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     project_parts,
@@ -39,8 +39,11 @@ from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.captures import parse_captures
-from orchestrator.parsing.inputs.command_line import refuse_misunderstandings, with_interpreter
-from orchestrator.parsing.inputs.workload_file import load_terms, make_job
+from orchestrator.parsing.inputs.workloads.command_line import (
+    refuse_misunderstandings,
+    with_interpreter,
+)
+from orchestrator.parsing.inputs.workloads.workload_file import load_terms, make_job
 
 ANY_SCRIPT = "train.py"
 MAX_NAMED_FILES = 100

@@ -59,7 +59,9 @@ def test_the_wheel_carries_every_bundled_file(wheel: Path, folder: str) -> None:
 
 def test_an_installation_finds_what_it_carries(installed: Path, tmp_path: Path) -> None:
     """The bundled folder is that of the package, from any working directory."""
-    program = "from orchestrator.adapters.store.bundled import bundled_root; print(bundled_root())"
+    program = (
+        "from orchestrator.adapters.catalog.bundled import bundled_root; print(bundled_root())"
+    )
 
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],

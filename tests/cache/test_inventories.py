@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.adapters.cache import inventories
 from orchestrator.adapters.cache.inventories import Inventories
-from orchestrator.adapters.store.bundled import bundled_root
+from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.core.base.command import Secret
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import Cluster

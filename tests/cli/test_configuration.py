@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.store.catalog import Catalog
-from orchestrator.adapters.store.project import open_script
+from orchestrator.adapters.catalog.catalog import Catalog
+from orchestrator.adapters.catalog.project import open_script
 from orchestrator.cli.main import VERBS, main
 from orchestrator.cli.output import print_table
 from orchestrator.core.base.errors import UsageError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.catalog.bundled import bundled_kit
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result, write_result
 from orchestrator.cli.main import main

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.catalog.bundled import bundled_kit
 from orchestrator.cli.main import main
 
 pytestmark = pytest.mark.processes

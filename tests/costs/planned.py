@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.adapters.costs.cost_files import CostFiles
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.cli.load_request import assume_plan
@@ -18,7 +18,7 @@ from orchestrator.core.model.inventory import Cluster, GpuSpec
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.verdict.result import MetricResult, Result, Status
-from orchestrator.parsing.inputs.workload_file import make_job
+from orchestrator.parsing.inputs.workloads.workload_file import make_job
 
 SETTINGS = ("preset=qwen2-7b", "steps=100")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from orchestrate_kit import _samples
 from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame
+from orchestrator.adapters.catalog.foreign_files import read_foreign
 from orchestrator.adapters.store.data_set import sample_set
-from orchestrator.adapters.store.foreign_files import read_foreign
 from orchestrator.adapters.sync.ignore_file import RuleList, parse_rules
 from orchestrator.adapters.transport.ssh.target import resolve_target
 from orchestrator.core.base import manifest
@@ -42,13 +42,13 @@ from orchestrator.parsing.experts.engine_metrics import parse_engine_metrics
 from orchestrator.parsing.experts.expert_shape import BadExpertFile
 from orchestrator.parsing.experts.router_telemetry import parse_router_telemetry
 from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.workload_file import load_workload
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from orchestrator.parsing.replies.inspection import parse_inspection
 from orchestrator.parsing.replies.kit_records import parse_report
+from orchestrator.parsing.replies.load.request_times import NoRequest, parse_request_times
 from orchestrator.parsing.replies.output_listing import parse_listing
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.report_sections import parse_sections
-from orchestrator.parsing.replies.request_times import NoRequest, parse_request_times
 from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.parsing.replies.sample_records import merged_line, parse_sample_record
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_record

@@ -11,7 +11,7 @@ from pathlib import Path
 from virtual_hosts_lib.hosts import VirtualHosts
 from virtual_hosts_lib.state import Options
 
-from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.core.model.inventory import Cluster, TransportKind
 from tests.hosts.killing import Field
 from tests.hosts.running import open_desk

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.parsing.replies.loadgen_logs import read_accuracy, read_performance
+from orchestrator.parsing.replies.load.loadgen_logs import read_accuracy, read_performance
 
 SERVER = """================================================
 MLPerf Results Summary

@@ -11,8 +11,8 @@ import pytest
 from orchestrator.adapters.loadgen.load_plan import plan_test
 from orchestrator.adapters.loadgen.process import LoadGenProcess
 from orchestrator.core.sharing.load_protocol import Flushed, GeneratorGone, Issued, LoadEnded
-from orchestrator.parsing.replies.loadgen_logs import read_performance
-from orchestrator.parsing.replies.loadgen_records import (
+from orchestrator.parsing.replies.load.loadgen_logs import read_performance
+from orchestrator.parsing.replies.load.loadgen_records import (
     LoadGenRecord,
     SettingsRead,
     parse_loadgen_record,

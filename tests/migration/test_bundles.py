@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.archive.write_archive import Member
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.adapters.migration.physical_bounds import physical_bounds
 from orchestrator.adapters.migration.read_bundle import read_bundle
 from orchestrator.adapters.migration.write_bundle import (
@@ -19,7 +20,6 @@ from orchestrator.adapters.migration.write_bundle import (
     with_power,
     write_bundle,
 )
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.migration.checklist import fill_checklist
 from orchestrator.core.migration.evidence import Machine

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.typed import typed_launcher, typed_warnings
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec, SshEndpoint
-from orchestrator.parsing.inputs.command_line import (
+from orchestrator.parsing.inputs.workloads.command_line import (
     job_name,
     python_call,
     refuse_misunderstandings,

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.figure_gates import Quantity
 from orchestrator.core.migration.playbook import Playbook

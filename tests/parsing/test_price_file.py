@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.prices import Prices
 from orchestrator.parsing.inputs.price_file import load_prices

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.suite.suite_model import Suite
 from tests.architecture.source import ROOT

@@ -17,8 +17,8 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
-from orchestrator.parsing.inputs.command_line import python_call
-from orchestrator.parsing.inputs.workload_file import (
+from orchestrator.parsing.inputs.workloads.command_line import python_call
+from orchestrator.parsing.inputs.workloads.workload_file import (
     load_terms,
     load_workload,
     make_job,

@@ -14,8 +14,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.report.charts import MAX_LINES, MAX_POINTS, draw_charts, thin_curve
 from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.drawing.charts import (
+    MAX_LINES,
+    MAX_POINTS,
+    draw_charts,
+    thin_curve,
+)
 from orchestrator.adapters.report.finished_run import Exporter, FinishedRun
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import escape_markdown, render_markdown

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.report import plots
 from orchestrator.adapters.report.document import load_report
+from orchestrator.adapters.report.drawing import plots
 from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.report.section_files import FILE, read_sections

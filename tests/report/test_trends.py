@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.report.run_trends import run_trends
-from orchestrator.adapters.report.trend_chart import (
+from orchestrator.adapters.report.drawing.trend_chart import (
     HEIGHT,
     WIDTH,
     TrendPoint,
     draw_trend,
 )
+from orchestrator.adapters.report.run_trends import run_trends
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.verdict.result import Status
 from tests.history.made_runs import KEY, make_entry

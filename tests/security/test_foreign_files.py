@@ -18,7 +18,7 @@ from orchestrator.cli.main import main
 from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.workload_file import load_workload
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.security.looking import forms, steers
 from tests.time_limits import scaled
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.catalog.bundled import bundled_kit
 from orchestrator.core.base.codec import to_json
 from tests.cli.local_desk import open_local_desk
 from tests.cli.runs_on_disk import begin

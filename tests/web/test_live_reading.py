@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.report.charts import MAX_CHARTS, MAX_LINES, MAX_POINTS
+from orchestrator.adapters.report.drawing.charts import MAX_CHARTS, MAX_LINES, MAX_POINTS
 from orchestrator.adapters.store.metric_series import Point
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.adapters.web.runs import live_log, live_runs, run_follower

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.model.workload import Workload
-from orchestrator.parsing.inputs.workload_file import load_workload
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.forks import Fork, ForkServer
 from tests.time_limits import communicate
 

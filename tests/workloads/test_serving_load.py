@@ -23,7 +23,7 @@ from gpu_check_lib.side_by_side import EngineProcess, compare_engines
 
 from orchestrate_serving.builtin.model import load_model
 from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.workload_file import make_job
+from orchestrator.parsing.inputs.workloads.workload_file import make_job
 from tests.workloads.conftest import bundled_workload
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpu_check_lib.suite import SHORT, write_short
 
-from orchestrator.adapters.store.catalog import Catalog
+from orchestrator.adapters.catalog.catalog import Catalog
 from tests.architecture.source import ROOT
 
 

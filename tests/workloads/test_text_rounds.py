@@ -15,7 +15,7 @@ from gpu_check_lib.text_rounds import (
 
 from finetune.base.settings import Settings
 from finetune.data.conversations import load_conversations
-from orchestrator.parsing.inputs.workload_file import load_workload
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.workloads.declared import declared
 
 

@@ -53,7 +53,7 @@ def _seconds(advice: ClusterAdvice) -> float:
 
 def _job(files: CostFiles, workload: str, model: str, settings: Sequence[str]) -> Job:
     """The workload with the preset of the model's name, if it has one, and with this model."""
-    from orchestrator.parsing.inputs.workload_file import make_job
+    from orchestrator.parsing.inputs.workloads.workload_file import make_job
 
     found = files.catalog.workload(workload)
     if found.training is None:

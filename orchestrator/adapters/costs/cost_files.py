@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.cache.json_cache import JsonCache, code_stamp
-from orchestrator.adapters.store.catalog import Catalog, CatalogEntry, read_bounded
+from orchestrator.adapters.catalog.catalog import Catalog, CatalogEntry, read_bounded
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.errors import UsageError

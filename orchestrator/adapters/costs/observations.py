@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.adapters.catalog.catalog import read_bounded
 from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.adapters.history.import_runs import run_folders
 from orchestrator.adapters.history.run_entry import read_findings, read_request
-from orchestrator.adapters.store.catalog import read_bounded
 from orchestrator.adapters.store.layout import RunFolder, valid_run_id
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.codec import CodecError, from_json

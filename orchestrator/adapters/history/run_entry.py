@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.adapters.history.stored_run import HistoryEntry, figures_of
-from orchestrator.adapters.report.charts import MAX_CHARTS, thin_curve
+from orchestrator.adapters.report.drawing.charts import MAX_CHARTS, thin_curve
 from orchestrator.adapters.store.journal import JournalReader
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.sharing.load_protocol import GeneratorGone
-from orchestrator.parsing.replies.loadgen_records import LoadGenRecord, parse_loadgen_record
+from orchestrator.parsing.replies.load.loadgen_records import LoadGenRecord, parse_loadgen_record
 
 # By its path: only the process itself can import LoadGen, which not everybody has.
 PROGRAM = Path(__file__).with_name("program.py")

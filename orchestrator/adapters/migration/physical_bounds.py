@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.adapters.store.bundled import bundled_root
+from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.core.migration.checklist import PhysicalBound
 
 # A figure of acceptance -> the limit's key of a GPU, the quantity of references, the unit.

@@ -13,7 +13,7 @@ from orchestrator.core.monitoring.expert_load import expert_samples
 from orchestrator.core.monitoring.metric import Sample
 from orchestrator.core.monitoring.request_latencies import RequestLatencies
 from orchestrator.core.monitoring.run_samples import RunView
-from orchestrator.parsing.replies.request_times import NoRequest, parse_request_times
+from orchestrator.parsing.replies.load.request_times import NoRequest, parse_request_times
 
 REQUESTS = "requests.jsonl"
 PORTION_BYTES = 4 << 20  # of one file in one look; the histograms grow from scrape to scrape

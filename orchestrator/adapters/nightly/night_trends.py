@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.adapters.nightly.status_page import FigureTrend
-from orchestrator.adapters.report.trend_chart import TrendChart, TrendPoint, draw_trend
+from orchestrator.adapters.report.drawing.trend_chart import TrendChart, TrendPoint, draw_trend
 
 
 def draw_night_trend(trend: FigureTrend) -> TrendChart | None:

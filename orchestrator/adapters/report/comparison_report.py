@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.adapters.history.store import HistoryStore
-from orchestrator.adapters.report.charts import MAX_LINES, Chart, draw_charts
+from orchestrator.adapters.report.drawing.charts import MAX_LINES, Chart, draw_charts
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.metric_series import Series

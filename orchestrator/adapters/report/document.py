@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.report.charts import Chart, draw_charts
+from orchestrator.adapters.report.drawing.charts import Chart, draw_charts
+from orchestrator.adapters.report.drawing.trend_chart import TrendChart
 from orchestrator.adapters.report.energy_text import Row, cost_rows, energy_rows
 from orchestrator.adapters.report.prediction_text import prediction_rows
 from orchestrator.adapters.report.section_files import NodeSections, read_sections
-from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
 from orchestrator.core.base import figures

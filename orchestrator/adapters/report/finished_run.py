@@ -11,8 +11,8 @@ from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.history.run_entry import describe_run
 from orchestrator.adapters.history.stored_run import HistoryEntry
 from orchestrator.adapters.report.document import Report, load_report
+from orchestrator.adapters.report.drawing.trend_chart import TrendChart
 from orchestrator.adapters.report.run_trends import run_trends
-from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.core.base.errors import OrchestrateError

@@ -11,7 +11,6 @@ from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
 from jinja2.bccache import Bucket
 from markupsafe import Markup
 
-from orchestrator.adapters.report import charts, plots, trend_chart
 from orchestrator.adapters.report.document import (
     Report,
     gate_text,
@@ -19,6 +18,7 @@ from orchestrator.adapters.report.document import (
     one_line,
     verdict_text,
 )
+from orchestrator.adapters.report.drawing import charts, plots, trend_chart
 from orchestrator.adapters.store.atomic_files import write_atomic
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
+from orchestrator.adapters.report.drawing.plots import axis_label
 from orchestrator.adapters.report.markdown_text import escape_markdown, markdown_table
-from orchestrator.adapters.report.plots import axis_label
 from orchestrator.adapters.report.section_files import NodeSections
 from orchestrator.parsing.replies import report_sections as given
 

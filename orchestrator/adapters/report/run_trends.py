@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from orchestrator.adapters.history.store import HistoryStore
-from orchestrator.adapters.report.trend_chart import TrendChart, TrendPoint, draw_trend
+from orchestrator.adapters.report.drawing.trend_chart import TrendChart, TrendPoint, draw_trend
 from orchestrator.core.history.run_record import RunFigure, RunQuery, RunRecord
 from orchestrator.core.verdict.result import Status
 

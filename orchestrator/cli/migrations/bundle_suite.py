@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.adapters.catalog.catalog import Catalog, read_bounded
 from orchestrator.adapters.history.choose_runs import runs_for_noise
 from orchestrator.adapters.history.import_runs import read_entry
 from orchestrator.adapters.history.open_store import open_history
@@ -21,7 +22,6 @@ from orchestrator.adapters.migration.write_bundle import (
     write_bundle,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.adapters.store.catalog import Catalog, read_bounded
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.suite.suite_archive import suite_members
 from orchestrator.adapters.suite.suite_folder import (

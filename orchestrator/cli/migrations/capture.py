@@ -6,9 +6,9 @@ import os
 
 import click
 
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.adapters.migration.migration_folder import MigrationFolder, migration_folder
 from orchestrator.adapters.migration.read_bundle import read_bundle
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.migrations.options import SuiteChoice
 from orchestrator.cli.migrations.run_side import make_bundle

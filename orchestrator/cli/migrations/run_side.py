@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.adapters.store.catalog import Catalog, absolute_name
+from orchestrator.adapters.catalog.catalog import Catalog, absolute_name
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.suite.suite_folder import (

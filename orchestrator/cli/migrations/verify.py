@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.adapters.history.import_runs import read_entry
 from orchestrator.adapters.migration.migration_folder import (
     MigrationFolder,
@@ -29,7 +30,6 @@ from orchestrator.adapters.migration.way_back import (
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.store.background_command import own_environment
-from orchestrator.adapters.store.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.migrations.options import VerifyOptions
 from orchestrator.cli.migrations.run_side import make_bundle

@@ -6,8 +6,8 @@ import os
 import time
 from typing import Any
 
+from orchestrator.adapters.catalog.catalog import absolute_name
 from orchestrator.adapters.nightly.schedule_store import nightly_folder
-from orchestrator.adapters.store.catalog import absolute_name
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.schedule import Overlap, Schedule

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator
-from orchestrator.adapters.store.catalog import Catalog, absolute_name, read_bounded
+from orchestrator.adapters.catalog.catalog import Catalog, absolute_name, read_bounded
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.suite.suite_folder import (

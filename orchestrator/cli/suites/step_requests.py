@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.store.catalog import read_bounded
+from orchestrator.adapters.catalog.catalog import read_bounded
 from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.load_request import load_request
 from orchestrator.cli.options import JobOptions

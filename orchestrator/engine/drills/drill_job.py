@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.adapters.store.bundled import bundled_kit, bundled_root
+from orchestrator.adapters.catalog.bundled import bundled_kit, bundled_root
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_parts
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.engine.drills.stage import Setting
-from orchestrator.parsing.inputs.workload_file import load_workload, make_job
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload, make_job
 
 
 def sleeping_job(layout: Layout, cluster: Cluster) -> Setting:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import orchestrator
-from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.catalog.bundled import bundled_kit
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_parts

@@ -38,12 +38,12 @@ from orchestrator.core.sharing.sample_protocol import (
     IssueEnded,
     SamplesIssued,
 )
-from orchestrator.parsing.replies.loadgen_logs import (
+from orchestrator.parsing.replies.load.loadgen_logs import (
     LoadGenVerdict,
     read_accuracy,
     read_performance,
 )
-from orchestrator.parsing.replies.loadgen_records import SettingsRead
+from orchestrator.parsing.replies.load.loadgen_records import SettingsRead
 from orchestrator.parsing.replies.sample_records import answer_scores, answer_tokens
 
 SUMMARY_S = 120.0

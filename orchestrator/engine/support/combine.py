@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.adapters.store.bundled import bundled_packages
+from orchestrator.adapters.catalog.bundled import bundled_packages
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.base.problem import Problem

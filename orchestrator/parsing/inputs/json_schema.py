@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.parsing.inputs.cluster_schema import ClusterFile
 from orchestrator.parsing.inputs.suites.suite_schema import SuiteFile
 from orchestrator.parsing.inputs.validation import Strict
-from orchestrator.parsing.inputs.workload_schema import WorkloadFile
+from orchestrator.parsing.inputs.workloads.workload_schema import WorkloadFile
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.adapters.store.foreign_files import read_foreign
+from orchestrator.adapters.catalog.foreign_files import read_foreign
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.parsing.importers.foreign_nodes import Imported, render_inventory
 from orchestrator.parsing.inputs.inventory_file import load_cluster

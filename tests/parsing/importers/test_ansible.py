@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.foreign_files import read_foreign
+from orchestrator.adapters.catalog.foreign_files import read_foreign
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import SshEndpoint, TransportKind
 from orchestrator.parsing.importers.ansible import parse_ansible

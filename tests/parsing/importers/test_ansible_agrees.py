@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.foreign_files import vars_files
+from orchestrator.adapters.catalog.foreign_files import vars_files
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.parsing.importers.ansible import (
     Surroundings,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.foreign_files import read_foreign
+from orchestrator.adapters.catalog.foreign_files import read_foreign
 from orchestrator.core.base.errors import UsageError
 
 FORMATS = ("ansible", "hostfile", "slurm", "ssh-config")

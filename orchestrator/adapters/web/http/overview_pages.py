@@ -15,10 +15,10 @@ from orchestrator.adapters.history.choose_runs import choose_pair, runs_for_nois
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.nightly.night_trends import draw_night_trend
 from orchestrator.adapters.nightly.status_page import ScheduleStatus, read_schedules
-from orchestrator.adapters.report.charts import Chart
 from orchestrator.adapters.report.comparison_report import comparison_charts
+from orchestrator.adapters.report.drawing.charts import Chart
+from orchestrator.adapters.report.drawing.trend_chart import TrendChart
 from orchestrator.adapters.report.run_trends import run_trends
-from orchestrator.adapters.report.trend_chart import TrendChart
 from orchestrator.adapters.web.overview.calendar import WEEKS, CalendarDay, night_weeks
 from orchestrator.adapters.web.overview.suite_runs import list_suite_runs
 from orchestrator.adapters.web.site import Site

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.history.store import HistoryStore
-from orchestrator.adapters.report.charts import draw_charts
+from orchestrator.adapters.report.drawing.charts import draw_charts
 from orchestrator.adapters.store.background_command import start_in_background
 from orchestrator.adapters.store.metric_series import Series
 from orchestrator.adapters.store.run_list import RunSummary

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from orchestrator.adapters.report.charts import (
+from orchestrator.adapters.report.drawing.charts import (
     MAX_CHARTS,
     MAX_LINES,
     MAX_POINTS,

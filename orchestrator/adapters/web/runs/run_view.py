@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.adapters.report.charts import Chart
+from orchestrator.adapters.report.drawing.charts import Chart
 from orchestrator.adapters.store.latest_progress import RankProgress
 from orchestrator.adapters.store.run_list import RunSummary
 from orchestrator.adapters.web.runs.rank_states import (

@@ -28,7 +28,7 @@ def cluster() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_clusters(as_json: bool) -> None:
     """List the clusters that a name reaches: project, then home, then bundled."""
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
 
     catalog = Catalog.from_environment(os.environ)
     rows = []
@@ -101,7 +101,7 @@ def import_(format: str, file: str, name: str, dialect: str | None, skip_unknown
 
     FILE - reads standard input. Without --skip-unknown, a host that is not understood is an error.
     """
-    from orchestrator.adapters.store.foreign_files import read_foreign
+    from orchestrator.adapters.catalog.foreign_files import read_foreign
 
     if dialect and format != "hostfile":
         raise UsageError(
@@ -132,7 +132,7 @@ def select_nodes(found: Cluster, expression: str) -> Cluster:
 
 
 def _read_cluster(name: str) -> Cluster:
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
 
     catalog = Catalog.from_environment(os.environ)
     return catalog.read_cluster(catalog.find_cluster(name))

@@ -30,7 +30,7 @@ def workload() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_workloads(as_json: bool) -> None:
     """List the workloads that a name reaches: project, then home, then bundled."""
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
 
     catalog = Catalog.from_environment(os.environ)
     rows = []
@@ -55,7 +55,7 @@ def list_workloads(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, as_json: bool) -> None:
     """Show what workload NAME takes, reports and requires."""
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
 
     found = Catalog.from_environment(os.environ).workload(name)
     if as_json:
@@ -105,7 +105,7 @@ def _print_head(found: Workload) -> None:
 
 
 def _parameter_row(parameter: Parameter) -> list[str]:
-    from orchestrator.parsing.inputs.parameters import expected_text
+    from orchestrator.parsing.inputs.workloads.parameters import expected_text
 
     default = show_value(parameter.default)
     return [parameter.name, expected_text(parameter), default, parameter.help]

@@ -106,7 +106,7 @@ def _choose_run_id(
     from orchestrator.adapters.store.layout import valid_run_id
     from orchestrator.adapters.store.run_list import new_run_id
     from orchestrator.core.base.errors import UsageError
-    from orchestrator.parsing.inputs.command_line import job_name
+    from orchestrator.parsing.inputs.workloads.command_line import job_name
 
     if wanted is None:
         given = PurePath(options.workload).stem if options.workload else ""

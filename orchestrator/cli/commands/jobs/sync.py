@@ -68,9 +68,9 @@ def _take_snapshot(workdir: str | None) -> Snapshot:
     import os
     from pathlib import Path
 
-    from orchestrator.adapters.store.bundled import bundled_kit
+    from orchestrator.adapters.catalog.bundled import bundled_kit
+    from orchestrator.adapters.catalog.project import find_project
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.adapters.store.project import find_project
     from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
 
     folder = find_project(Path.cwd(), Path(workdir) if workdir is not None else None)

@@ -343,7 +343,7 @@ def _check_request(schedule: Schedule) -> None:
 
 def _check_suite(schedule: Schedule) -> None:
     """The same for a suite. Raises ``UsageError``."""
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.cli.load_cluster import load_cluster
 
     catalog = Catalog.from_environment(os.environ)

@@ -102,8 +102,8 @@ def export(name: str, out: str | None) -> None:
 @json_option
 def import_baseline(file: str, name: str | None, replace: bool, as_json: bool) -> None:
     """Set a baseline from FILE, as export wrote it."""
+    from orchestrator.adapters.catalog.catalog import read_bounded
     from orchestrator.adapters.history.baselines import Baseline
-    from orchestrator.adapters.store.catalog import read_bounded
     from orchestrator.parsing.inputs.baseline_file import load_baseline
 
     own_name, set_at, runs = load_baseline(read_bounded(Path(file)), file)

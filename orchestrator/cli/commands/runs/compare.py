@@ -103,7 +103,7 @@ def _parts(across: str) -> frozenset[str]:
 
 
 def _read_gates(name: str) -> tuple[FigureGate, ...]:
-    from orchestrator.adapters.store.catalog import read_bounded
+    from orchestrator.adapters.catalog.catalog import read_bounded
     from orchestrator.parsing.inputs.gate_file import load_gates
 
     return load_gates(read_bounded(Path(name)), name)

@@ -27,7 +27,7 @@ def suite() -> None:
 @json_option
 def list_suites(as_json: bool) -> None:
     """List the suites that a name reaches: project, then home, then bundled."""
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.cli.output import print_json, print_table
     from orchestrator.core.base.errors import OrchestrateError
 
@@ -65,7 +65,7 @@ def show(name: str, cluster: str | None, nodes: str, as_json: bool) -> None:
 
     With --cluster every node is asked once what it has; nothing is started.
     """
-    from orchestrator.adapters.store.catalog import Catalog
+    from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.cli.output import plain_data, print_json, print_table
 
     found = Catalog.from_environment(os.environ).read_suite(
@@ -161,8 +161,8 @@ def publish(named: tuple[str, ...], out: str, prices: str, as_json: bool) -> Non
     """
     from pathlib import Path
 
+    from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.adapters.store.atomic_files import write_atomic
-    from orchestrator.adapters.store.catalog import Catalog
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.suite.archived_steps import find_archives, read_steps_of
     from orchestrator.adapters.suite.published import DOCUMENTS

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.store.bundled import bundled_kit
+from orchestrator.adapters.catalog.bundled import bundled_kit
 from orchestrator.core.sharing.sample_protocol import LeaseAck, Output, Ready, Worked
 from orchestrator.parsing.replies.sample_records import parse_sample_record
 from tests.contracts.agent.attempts import Attempt, rank

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.adapters.store.catalog import read_bounded
+from orchestrator.adapters.catalog.catalog import read_bounded
 from orchestrator.adapters.transport.ssh_config.files import SYSTEM_FOLDER, matching_paths
 from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError

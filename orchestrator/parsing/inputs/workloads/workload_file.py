@@ -23,17 +23,17 @@ from orchestrator.core.model.workload import (
     TrainingSource,
     Workload,
 )
-from orchestrator.parsing.inputs.command_line import NO_COMMAND, PythonCall, job_name
-from orchestrator.parsing.inputs.parameter_rules import (
+from orchestrator.parsing.inputs.validation import validate_document
+from orchestrator.parsing.inputs.workloads.command_line import NO_COMMAND, PythonCall, job_name
+from orchestrator.parsing.inputs.workloads.parameter_rules import (
     conditions_problems,
     contradicting_presets,
     make_conditions,
     read_rules,
     require_no_contradiction,
 )
-from orchestrator.parsing.inputs.parameters import check_value, expected_text, parse_value
-from orchestrator.parsing.inputs.validation import validate_document
-from orchestrator.parsing.inputs.workload_schema import (
+from orchestrator.parsing.inputs.workloads.parameters import check_value, expected_text, parse_value
+from orchestrator.parsing.inputs.workloads.workload_schema import (
     LoadEntry,
     MetricEntry,
     ParameterEntry,

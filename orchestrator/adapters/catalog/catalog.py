@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.cache.inventories import Inventories
-from orchestrator.adapters.store.bundled import bundled_root
+from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
@@ -74,7 +74,7 @@ class Catalog:
 
         Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
         """
-        from orchestrator.adapters.store.project import refuse_home
+        from orchestrator.adapters.catalog.project import refuse_home
 
         workload = self.read_workload(self.find_workload(name))
         refuse_home(Path(workload.folder).resolve(), "a workload travels with its folder")
@@ -104,7 +104,7 @@ class Catalog:
 
     def read_workload(self, path: Path) -> Workload:
         # Here, as below: commands that only need nodes start sooner without it.
-        from orchestrator.parsing.inputs.workload_file import load_workload
+        from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 
         return load_workload(read_bounded(path), _shown(path), str(path.absolute().parent))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.adapters.report.axes import AxisTick, LinearAxis, LogAxis, axis_over
+from orchestrator.adapters.report.drawing.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.parsing.replies import report_sections as given
 
 WIDTH = 720

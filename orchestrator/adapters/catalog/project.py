@@ -14,7 +14,7 @@ from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.workload import Job, Per
 
 if TYPE_CHECKING:
-    from orchestrator.parsing.inputs.command_line import PythonCall
+    from orchestrator.parsing.inputs.workloads.command_line import PythonCall
 
 _MAX_PARENTS = 64
 
@@ -33,8 +33,8 @@ def open_script(
     else ``cwd``. Raises :class:`UsageError` for a script that does not exist, is not executable, or
     is outside ``workdir``.
     """
-    from orchestrator.parsing.inputs.command_line import python_call
-    from orchestrator.parsing.inputs.workload_file import python_job, script_job
+    from orchestrator.parsing.inputs.workloads.command_line import python_call
+    from orchestrator.parsing.inputs.workloads.workload_file import python_job, script_job
 
     call = python_call(words) if words and words[0] else None
     script = _script_path(words, cwd) if call is None else _python_script(call, cwd)
@@ -160,7 +160,7 @@ def _refuse_bare_word(word: str, cwd: Path) -> None:
 
 def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
     """Where in the project a module is imported from, relative to ``folder``."""
-    from orchestrator.adapters.store.modules import module_root
+    from orchestrator.adapters.catalog.modules import module_root
 
     if call.flag != "-m":
         return ""

@@ -1,0 +1,1 @@
+"""What names and paths mean here: inventories, workloads, projects, and what is bundled."""

@@ -1,0 +1,1 @@
+"""Charts as geometry, in the units of an SVG view box. Pure."""
