@@ -27,6 +27,7 @@ from orchestrator.adapters.transport.openssh.multiplex_messages import (
 )
 
 WINDOW_BYTES = 1024 * 1024
+ANSWER_S = 5.0
 _REQUEST = 1
 
 
@@ -160,7 +161,12 @@ class MultiplexLink(asyncio.Protocol):
             _, link = await loop.create_unix_connection(cls, str(path))
         except OSError as error:
             raise NoMaster(error.strerror or str(error)) from error
-        await link.ready
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await link.ready
+        except TimeoutError:
+            link.cut("nobody answers")
+            raise NoMaster(f"no answer within {ANSWER_S:g} s") from None
         return link
 
     async def open(self, channel: Channel) -> None:
