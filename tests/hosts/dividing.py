@@ -24,10 +24,12 @@ def records(desk: Desk, run: str, type: str, node: str = "*") -> Iterator[dict[s
                 yield record
 
 
-def wait_for_outputs(desk: Desk, job: Job, count: int, node: str = "*") -> None:
+def wait_for_outputs(
+    desk: Desk, job: Job, count: int, node: str = "*", within_s: float = 30.0
+) -> None:
     """Until the coordinator has so many outputs (of ``node``)."""
     what = f"{count} outputs of {node}: {job.err}"
-    wait_until(what, lambda: len(list(records(desk, job.run, "output", node))) >= count)
+    wait_until(what, lambda: len(list(records(desk, job.run, "output", node))) >= count, within_s)
 
 
 def squares(total: int) -> bytes:

@@ -89,9 +89,9 @@ def test_unequal_workers_are_used_fully(jw3: Desk, hosts: VirtualHosts) -> None:
 
 
 def test_a_worker_that_loses_its_power_costs_no_query(jw3: Desk, hosts: VirtualHosts) -> None:
-    """Half-way: the other one answers what it had, and LoadGen hears of each query once."""
-    job = start(jw3, *ENOUGH)
-    wait_for_outputs(jw3, job, 20, "vh3")
+    """In the middle: the other one answers what it had, and LoadGen hears of each query once."""
+    job = start(jw3, "min_duration=5", "target_qps=40", "max_new_tokens=32", "ignore_eos=true")
+    wait_for_outputs(jw3, job, 5, "vh3", within_s=120)  # a third of a processor, and what is left
     hosts.unplug("vh3")
     ending = job.end(within_s=200)
 

@@ -59,7 +59,7 @@ def test_a_healthy_fabric_is_proven_once_and_watched(
     assert proven["busbw_gbps"] > 0
     assert proven["floor_gbps"] is None, "nobody published what virtual hosts should reach"
     (kept,) = (desk.home / "cache" / "fabric").iterdir()
-    assert [n["name"] for n in json.loads(kept.read_text())["ground"]["nodes"]] == hosts.names
+    assert [n["name"] for n in json.loads(kept.read_text())["key"]["nodes"]] == hosts.names
 
     hosts.cut_data("vh2", "vh3")
     at = time.time()
