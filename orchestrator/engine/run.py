@@ -164,12 +164,13 @@ class _Engine:
         return events
 
     async def _next_event(self) -> Event:
-        budget = machine.phase_budget(self._state)
+        phase = self._timings.phase
+        budget = machine.phase_budget(self._state.request, phase)
         try:
             async with asyncio.timeout(self._timings.left(budget, self._clock.monotonic())):
                 return _raised_or_event(await self._queue.get())
         except TimeoutError:
-            return DeadlinePassed(phase=machine.current_phase(self._state), after_s=budget or 0.0)
+            return DeadlinePassed(phase=phase, after_s=budget or 0.0)
 
     def _take(self, events: list[Event]) -> None:
         """Decide, write down what is news, tell, and only then act."""
@@ -177,7 +178,8 @@ class _Engine:
         now = self._clock.wall()
         self._write([step for step in steps if step.news], now)
         for step in steps:
-            self._timings.enter(machine.current_phase(step.state), self._clock.monotonic())
+            if step.news:
+                self._timings.enter(machine.current_phase(step.state), self._clock.monotonic())
             if step.news or isinstance(step.event, Progressed | TelemetryRead):
                 for observer in self._context.observers:
                     observer.on_event(now, step.event, step.state)

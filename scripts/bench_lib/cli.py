@@ -26,6 +26,7 @@ from .commands import (
     promises,
     scrape,
     sigterm,
+    steps,
 )
 from .errors import BenchError, Stopped
 from .rounds import say
@@ -40,6 +41,7 @@ COMMANDS = (
     promises.COMMAND,
     scrape.COMMAND,
     sigterm.COMMAND,
+    steps.COMMAND,
     first_run.COMMAND,
     load_client.COMMAND,
     model.COMMAND,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from orchestrator.core.base.outcome import Exited
 from orchestrator.core.model.facts import Facts, Gpu, Interface
@@ -98,6 +99,14 @@ def request(
     return RunRequest(run_id="r1", cluster=cluster, job=Job(workload=workload), entry="job/job.py")
 
 
+def step_twice(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
+    """A step, which must come to the same when every node is looked at again."""
+    after, actions = step(state, event)
+    if after is not state:
+        assert step(replace(state, terms=None), event) == (after, actions)
+    return after, actions
+
+
 class World:
     """Answers actions until nothing is left to do. ``log`` keeps (event, actions) of every step."""
 
@@ -120,7 +129,7 @@ class World:
                     return self.state
                 queue.append(later.popleft())
             event = queue.popleft()
-            self.state, actions = step(self.state, event)
+            self.state, actions = step_twice(self.state, event)
             self.log.append((event, actions))
             for action in actions:
                 self.performed.append(action_identity(action))

@@ -152,12 +152,32 @@ def _gpus_of(
     return indices[start : start + share][: spec.gpus.count]
 
 
-def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """What every node is told of all of them, in rank order."""
+
+    names: tuple[str, ...]
+    gpus: tuple[tuple[int, ...], ...]
+    addresses: tuple[tuple[str, ...], ...]
+
+
+def plan_nodes(world: PlannedWorld, places: Sequence[RankPlacement]) -> tuple[NodePlan, ...]:
+    """The shares of the nodes at ``places``, in that order."""
+    names = tuple(place.spec.name for place in world.places)
+    roster = Roster(
+        names=names,
+        gpus=tuple(place.gpus for place in world.places),
+        addresses=tuple(addresses_of(world.findings[name].facts) for name in names),
+    )
+    return tuple(_node_plan(world, place, roster) for place in places)
+
+
+def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> NodePlan:
     finding = world.findings[place.spec.name]
     share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
-        names=tuple(p.spec.name for p in world.places),
+        names=roster.names,
         ranks=place.ranks,
         world_size=world.size,
         interpreter=finding.interpreter,
@@ -166,8 +186,8 @@ def node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
         per_node_world=world.own_worlds,
         apart=world.rung in APART,
-        gpus=tuple(p.gpus for p in world.places),
-        addresses=tuple(addresses_of(world.findings[p.spec.name].facts) for p in world.places),
+        gpus=roster.gpus,
+        addresses=roster.addresses,
         options=world.request.launcher_options,
         token=world.request.token,
         job=_scheduled_job(world),

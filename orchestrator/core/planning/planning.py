@@ -27,8 +27,8 @@ from orchestrator.core.planning.placing import (
     PlannedWorld,
     RankPlacement,
     addresses_of,
-    node_plan,
     place_nodes,
+    plan_nodes,
     same_machine,
 )
 
@@ -81,7 +81,7 @@ def make_plan(
         rung=rung,
         rendezvous=rendezvous,
     )
-    shares = tuple(node_plan(world, place) for place in world.places)
+    shares = plan_nodes(world, world.places)
     return Plan(
         run_id=request.run_id,
         cluster=request.cluster.name,
@@ -137,7 +137,7 @@ def plan_with_joined(
         rung=CommMode(planned.rung),
         rendezvous=None,
     )
-    joined = tuple(node_plan(world, place) for place in world.places[len(known) :])
+    joined = plan_nodes(world, world.places[len(known) :])
     names = {share.name for share in joined}
     return replace(
         planned,

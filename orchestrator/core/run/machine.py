@@ -4,6 +4,9 @@ An event is first recorded; then :func:`_wanted_actions` says, from the state al
 to be done, and what this coordinator did not yet issue is issued. Because an action's identity is
 a function of what it does, replaying a journal issues exactly the same actions; and because a
 coordinator that takes over begins with nothing issued, it issues exactly what is not done.
+
+While the terms of the run stay the same, only nodes that changed are looked at: what the others
+call for is issued already.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import replace
 from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.request import Budgets, RunRequest
 from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.actions import (
     Action,
@@ -55,10 +58,13 @@ from orchestrator.core.run.state import (
     NEVER_LAUNCHED,
     NodeState,
     RunState,
+    Terms,
     next_attempt,
+    terms_of,
 )
 
 MAX_OFFERS = 2
+Nodes = Mapping[str, NodeState]
 
 
 def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
@@ -69,12 +75,20 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     recorded = record_event(state, event)
     if recorded == state:
         return state, ()
-    state = _decide(recorded)
-    fresh = {action_identity(action): action for action in _wanted_actions(state)}
-    actions = {key: action for key, action in fresh.items() if key not in state.issued}
-    launching = state.launching or any(isinstance(a, Launch) for a in actions.values())
-    issued = state.issued | actions.keys()
-    return replace(state, issued=issued, launching=launching), tuple(actions.values())
+    decided = _decide(recorded)
+    terms = terms_of(decided)
+    changed = decided.nodes if terms != decided.terms else _changed_nodes(state, decided)
+    fresh = {action_identity(action): action for action in _wanted_actions(decided, terms, changed)}
+    actions = {key: action for key, action in fresh.items() if key not in decided.issued}
+    launching = decided.launching or any(isinstance(a, Launch) for a in actions.values())
+    issued = decided.issued | actions.keys() if actions else decided.issued
+    after = replace(decided, issued=issued, launching=launching, terms=terms)
+    return after, tuple(actions.values())
+
+
+def _changed_nodes(before: RunState, after: RunState) -> dict[str, NodeState]:
+    old = before.nodes
+    return {name: node for name, node in after.nodes.items() if old.get(name) is not node}
 
 
 def action_identity(action: Action) -> str:
@@ -110,23 +124,24 @@ def current_phase(state: RunState) -> Phase:
             return Phase.RESERVE
         meeting = state.plan.meets and state.plan.rendezvous is None
         return Phase.REACH if meeting else Phase.FABRIC
-    open_nodes = [node for node in state.nodes.values() if not node.settled]
-    if any(not node.connected for node in open_nodes):
+    nodes = state.nodes.values()
+    if any(not node.connected and not node.settled for node in nodes):
         return Phase.CONNECT
-    if any(node.facts is None for node in open_nodes):
+    if any(node.facts is None and not node.settled for node in nodes):
         return Phase.PROBE
-    return Phase.SYNC if any(not node.synced for node in open_nodes) else Phase.PREPARE
+    synced = all(node.synced or node.settled for node in nodes)
+    return Phase.PREPARE if synced else Phase.SYNC
 
 
-def phase_budget(state: RunState) -> float | None:
-    """Seconds that the current phase may take; None = as long as it needs."""
-    budgets = state.request.budgets
+def phase_budget(request: RunRequest, phase: Phase) -> float | None:
+    """Seconds that ``phase`` may take; None = as long as it needs."""
+    budgets = request.budgets
     table: Mapping[Phase, float | None] = {
         Phase.CONNECT: budgets.connect_s,
         Phase.PROBE: budgets.probe_s,
         Phase.SYNC: budgets.sync_s,
         Phase.PREPARE: budgets.prepare_s,
-        Phase.RESERVE: budgets.reach_s if state.request.wait_s is None else None,
+        Phase.RESERVE: budgets.reach_s if request.wait_s is None else None,
         Phase.REACH: budgets.reach_s,
         Phase.FABRIC: budgets.fabric_s,
         Phase.LAUNCH: budgets.launch_s,
@@ -136,7 +151,7 @@ def phase_budget(state: RunState) -> float | None:
         Phase.CLEAN: budgets.clean_s,
         Phase.CLASSIFY: budgets.clean_s,
     }
-    return table.get(current_phase(state))
+    return table.get(phase)
 
 
 def _phase_after_launch(state: RunState) -> Phase:
@@ -214,10 +229,6 @@ def _decide_hang(state: RunState) -> RunState:
     return replace(state, stall=None)
 
 
-def _is_suspected(state: RunState) -> bool:
-    return state.stall is not None and not state.halted
-
-
 def _is_running(node: NodeState) -> bool:
     return node.launched and not (node.concluded or node.problem or node.lost)
 
@@ -261,28 +272,31 @@ def _exclusion_reason(node: NodeState) -> str:
 # ---- acting ------------------------------------------------------------------------------------
 
 
-def _wanted_actions(state: RunState) -> Iterator[Action]:
-    """All actions that the state calls for, issued or not."""
+def _wanted_actions(state: RunState, terms: Terms, changed: Nodes) -> Iterator[Action]:
+    """All actions on ``changed`` nodes and on the whole run that the state calls for, issued or
+    not.
+    """
     if not state.begun:
         return
     if state.launching:
-        yield from _wanted_after_launch(state)
-    elif state.halted:
+        yield from _wanted_after_launch(state, terms, changed)
+    elif terms.halted:
         yield Conclude()
     elif state.plan is None:
-        yield from _wanted_before_plan(state)
+        yield from _wanted_before_plan(changed)
     elif not state.reserved:
         yield Reserve()
     elif state.plan.meets and state.plan.rendezvous is None:
-        yield from _wanted_for_rendezvous(state, state.plan)
+        yield from _wanted_for_rendezvous(state, state.plan, changed)
     elif state.fabric is None and state.plan.proves_fabric:
         yield ProbeFabric(rung=CommMode(state.plan.rung))
     else:
-        yield from (Launch(node=share.name, share=share) for share in state.plan.nodes)
+        shares = (share for share in state.plan.nodes if share.name in changed)
+        yield from (Launch(node=share.name, share=share) for share in shares)
 
 
-def _wanted_before_plan(state: RunState) -> Iterator[Action]:
-    for name, node in state.nodes.items():
+def _wanted_before_plan(changed: Nodes) -> Iterator[Action]:
+    for name, node in changed.items():
         if node.problem is None and node.lost is None:
             yield from _wanted_before_launch(name, node)
 
@@ -304,26 +318,28 @@ def _wanted_of_connected(name: str, node: NodeState) -> Iterator[Action]:
         yield Prepare(node=name)
 
 
-def _wanted_for_rendezvous(state: RunState, planned: Plan) -> Iterator[Action]:
+def _wanted_for_rendezvous(state: RunState, planned: Plan, changed: Nodes) -> Iterator[Action]:
     if state.port is None:
         yield OfferRendezvous(node=planned.head.name, round=state.offers + 1)
         return
-    addresses = candidates_of(state)
-    for share in planned.nodes[1:]:
-        if state.nodes[share.name].reached is None:
-            yield Reach(node=share.name, addresses=addresses, port=state.port, round=state.offers)
+    others = [share.name for share in planned.nodes[1:] if share.name in changed]
+    waiting = [name for name in others if changed[name].reached is None]
+    addresses = candidates_of(state) if waiting else ()
+    for name in waiting:
+        yield Reach(node=name, addresses=addresses, port=state.port, round=state.offers)
     if all_reached(state, planned):
         yield ProbeLinks()
 
 
-def _wanted_after_launch(state: RunState) -> Iterator[Action]:
+def _wanted_after_launch(state: RunState, terms: Terms, changed: Nodes) -> Iterator[Action]:
     plan = state.require_plan()
     for share in plan.nodes:
-        if state.nodes[share.name].lost is None:
-            yield from _wanted_of_node(state, share)
+        if share.name in changed and changed[share.name].lost is None:
+            yield from _wanted_of_node(state, share, halted=terms.halted)
     for name, node in late_nodes(state):
-        yield from _wanted_before_launch(name, node)
-    if plan.rung in APART and not state.halted:
+        if name in changed:
+            yield from _wanted_before_launch(name, node)
+    if plan.rung in APART and not terms.halted:
         yield Serve(rung=CommMode(plan.rung))
     if _is_served(state):
         return
@@ -338,7 +354,7 @@ def _is_served(state: RunState) -> bool:
     return f"Serve/{CommMode.LEASES.value}" in state.issued and not over
 
 
-def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
+def _wanted_of_node(state: RunState, share: NodePlan, *, halted: bool) -> Iterator[Action]:
     name, node = share.name, state.nodes[share.name]
     if not node.connected:
         yield Connect(node=name)  # after a takeover
@@ -346,11 +362,11 @@ def _wanted_of_node(state: RunState, share: NodePlan) -> Iterator[Action]:
     ended = node.concluded is not None or node.problem is not None
     if not ended and node.launched:
         yield Follow(node=name)
-        if _is_suspected(state) and name not in state.inspections:
+        if state.stall is not None and not halted and name not in state.inspections:
             yield Inspect(node=name, stall=state.stalls)
-    elif not ended and not state.halted:
+    elif not ended and not halted:
         yield Launch(node=name, share=share)
-    if (state.halted or _holds_up(state, name)) and node.concluded is None:
+    if (halted or _holds_up(state, name)) and node.concluded is None:
         yield Stop(node=name, grace_s=_grace_seconds(state.stop, state.request.budgets))
     nothing = node.concluded is not None and node.concluded.why == NEVER_LAUNCHED
     if ended and node.collected is None and not nothing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import remedy_for
 from orchestrator.core.model.comm_modes import Fallback
@@ -54,7 +55,15 @@ from orchestrator.core.run.events import (
 from orchestrator.core.run.evidence import Inspected, Stalled
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.rendezvous import all_reached
-from orchestrator.core.run.state import Figure, NodeState, RunState, new_state, next_attempt
+from orchestrator.core.run.state import (
+    LEASE,
+    Ending,
+    Figure,
+    NodeState,
+    RunState,
+    new_state,
+    next_attempt,
+)
 
 NodeEvent = (
     Connected
@@ -104,13 +113,29 @@ def record_event(state: RunState, event: Event) -> RunState:
         case Stalled() | Inspected():
             return _record_hang(state, event)
         case RankExited() | ProcessExited():
-            known = event in state.endings
-            return state if known else replace(state, endings=(*state.endings, event))
+            return _record_ending(state, event)
         case _:
             if event.node not in state.nodes:
                 return state
+            if isinstance(event, Halting):
+                state = _record_lapse(state, event)
             node = _record_node(state.nodes[event.node], event)
             return _with_node(state, event.node, node)
+
+
+def _record_ending(state: RunState, event: Ending) -> RunState:
+    if event in [ending for ending in state.endings if ending.node == event.node]:
+        return state
+    failed = () if event.by_us or has_succeeded(event.outcome) else (event,)
+    endings = (*state.endings, event)
+    return replace(state, endings=endings, failed=(*state.failed, *failed))
+
+
+def _record_lapse(state: RunState, event: Halting) -> RunState:
+    """Why a node halts is what it said first."""
+    if event.why != LEASE or state.nodes[event.node].halting is not None:
+        return state
+    return replace(state, lapses=(*state.lapses, event))
 
 
 def _record_run(state: RunState, event: RunEvent) -> RunState:
@@ -195,7 +220,13 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
     state = _forget_collecting(state)
     nodes = {n: replace(node, connected=False, reached=None) for n, node in state.nodes.items()}
     state = replace(
-        state, epoch=event.epoch, resumed=True, issued=frozenset(), nodes=nodes, occupied=None
+        state,
+        epoch=event.epoch,
+        resumed=True,
+        issued=frozenset(),
+        terms=None,
+        nodes=nodes,
+        occupied=None,
     )
     if state.launching:
         return state

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from orchestrator.core.base.outcome import Signalled, has_succeeded
 from orchestrator.core.base.problem import Problem
@@ -107,6 +108,24 @@ class Figure:
     unit: str
 
 
+class Terms(NamedTuple):
+    """What the actions on a node follow from besides what is known of that node."""
+
+    begun: bool
+    launching: bool
+    halted: bool
+    plan: Plan | None
+    reserved: bool
+    port: int | None
+    offers: int
+    fabric: FabricProbed | None
+    stop: StopRequested | None
+    stall: Stalled | None
+    stalls: int
+    hang: Blame | None
+    problems: tuple[tuple[str, Phase, Problem], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """The whole run, of which all but the request belongs to the present attempt.
@@ -118,7 +137,9 @@ class RunState:
     was read, in bytes. ``stall`` is a suspicion that is being looked into, number ``stalls``, and
     ``inspections`` what was found so far; ``hang`` = it was confirmed. ``falls`` are the rungs of
     the ladder that did not hold, in this attempt and before; ``mesh`` = who reached whom where the
-    head was not reached by all; ``fabric`` = the present rung was proven.
+    head was not reached by all; ``fabric`` = the present rung was proven. ``lapses`` are the leases
+    that ran out, and ``failed`` those of the ``endings`` that are no success and not our doing.
+    Under ``terms``, every action that the nodes call for is issued; None = not yet looked at.
     """
 
     request: RunRequest
@@ -143,6 +164,8 @@ class RunState:
     rounds: tuple[RoundClosed, ...] = ()
     launching: bool = False
     endings: tuple[Ending, ...] = ()
+    failed: tuple[Ending, ...] = ()
+    lapses: tuple[Halting, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     energy: Mapping[tuple[str, int, int], EnergyReported] = field(default_factory=dict)
     positions: Mapping[tuple[str, int], int] = field(default_factory=dict)
@@ -154,6 +177,7 @@ class RunState:
     inspections: Mapping[str, Inspection] = field(default_factory=dict)
     hang: Blame | None = None
     issued: frozenset[str] = frozenset()
+    terms: Terms | None = None
 
     @property
     def failures(self) -> tuple[Ending, ...]:
@@ -163,8 +187,8 @@ class RunState:
         were stopped there.
         """
         ours = min(self.lapsed_at, self.hung_at, self.cut_at)
-        own = (e for e in self.endings if not e.by_us and not has_succeeded(e.outcome))
-        return tuple(sorted((e for e in own if e.at < ours), key=lambda ending: ending.at))
+        own = (ending for ending in self.failed if ending.at < ours)
+        return tuple(sorted(own, key=lambda ending: ending.at))
 
     @property
     def hung_at(self) -> float:
@@ -180,9 +204,7 @@ class RunState:
     @property
     def lapsed_at(self) -> float:
         """When the first lease ran out, less what clocks may differ by; infinite if none did."""
-        halts = (node.halting for node in self.nodes.values())
-        lapses = [halt.at for halt in halts if halt is not None and halt.why == LEASE]
-        return min(lapses) - CLOCK_ERROR_S if lapses else math.inf
+        return min((lapse.at for lapse in self.lapses), default=math.inf) - CLOCK_ERROR_S
 
     @property
     def lapsed(self) -> bool:
@@ -216,9 +238,10 @@ class RunState:
     def broken(self) -> bool:
         """Whether a node that was launched, or was about to be, is lost or refuses to go on."""
         phases = (Phase.LAUNCH, Phase.WATCH, Phase.STOP)
-        return any(phase in phases for _, phase, _ in self.problems) or any(
-            node.lost is not None for _, node in self.planned()
-        )
+        if any(phase in phases for _, phase, _ in self.problems):
+            return True
+        lost = {name for name, node in self.nodes.items() if node.lost is not None}
+        return bool(lost) and any(name in lost for name, _ in self.planned())
 
     def require_plan(self) -> Plan:
         """The plan, for what is done only once there is one."""
@@ -238,6 +261,25 @@ class RunState:
 def ended_well(ending: RankExited) -> bool:
     """Whether the rank came to its own good end."""
     return has_succeeded(ending.outcome) and not ending.by_us
+
+
+def terms_of(state: RunState) -> Terms:
+    """The present terms."""
+    return Terms(
+        begun=state.begun,
+        launching=state.launching,
+        halted=state.halted,
+        plan=state.plan,
+        reserved=state.reserved,
+        port=state.port,
+        offers=state.offers,
+        fabric=state.fabric,
+        stop=state.stop,
+        stall=state.stall,
+        stalls=state.stalls,
+        hang=state.hang,
+        problems=state.problems,
+    )
 
 
 def new_state(request: RunRequest) -> RunState:

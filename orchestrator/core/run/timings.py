@@ -13,6 +13,11 @@ class Timings:
         self._phase = Phase.LOAD
         self._since = now
 
+    @property
+    def phase(self) -> Phase:
+        """The present one."""
+        return self._phase
+
     def enter(self, phase: Phase, now: float) -> None:
         """``phase`` is the present one from ``now`` on."""
         if phase is self._phase:

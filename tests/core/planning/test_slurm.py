@@ -17,6 +17,7 @@ from orchestrator.core.model.request import Budgets, RunRequest
 from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.events import ProcessExited, RankExited
+from orchestrator.core.run.recording import record_event
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.failure_cause import failure_of
 from orchestrator.core.verdict.launcher_errors import ended_from_outside, own_error
@@ -215,7 +216,7 @@ def test_a_launchers_own_words_are_the_failure() -> None:
     made = planned(asked("a"), found("a"))
     state = replace(new_state(asked("a")), plan=made, launching=True)
     waiting = ended("OR-SLURM-003: after 5 s Slurm's job 7 waits: Priority")
-    told = failure_of(replace(state, endings=(waiting,)))
+    told = failure_of(record_event(state, waiting))
     assert told is not None
     assert (told[0].id, told[1]) == ("OR-SLURM-003", ExitCode.BUSY)
     assert told[0].cause == "after 5 s Slurm's job 7 waits: Priority"

@@ -32,7 +32,7 @@ from orchestrator.core.run.machine import action_identity, current_phase, step
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.result import Status, Verdict
 from orchestrator.core.verdict.verdict import conclude_run
-from tests.core.world import World, request
+from tests.core.world import World, request, step_twice
 
 PROBLEM = Problem(id="OR-SSH-001", message="no answer", remedy="ssh b true")
 
@@ -330,7 +330,7 @@ def test_any_order_of_answers_and_any_single_fault_comes_to_a_verdict(data: st.D
         event = queue.pop(data.draw(st.integers(0, len(queue) - 1)))
         if data.draw(st.integers(0, 9)) == 0:
             queue.append(event)
-        world.state, actions = step(world.state, event)
+        world.state, actions = step_twice(world.state, event)
         for action in actions:
             world.performed.append(action_identity(action))
             queue.extend(world.answer(action))
