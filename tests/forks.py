@@ -136,10 +136,16 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
     def _learn(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._report], [], [], timeout)[0]:
+        if self.returncode is None and self._is_over(timeout):
             self.returncode = int(self._report.readline())
             self._report.close()
         return self.returncode
+
+    def _is_over(self, timeout: float | None) -> bool:
+        """By poll(2): select(2) knows no descriptor beyond 1023."""
+        poller = select.poll()
+        poller.register(self._report, select.POLLIN)
+        return bool(poller.poll(None if timeout is None else timeout * 1000))
 
 
 # What `run` and `resume` import, which is nearly all that the other commands do.

@@ -166,7 +166,7 @@ def test_hostile_names_and_lines_are_text(opened: Opened) -> None:
         assert "not shown" in opened.text("#log")
         assert len(opened.text("#log")) < 100_000
         opened.see("?q=hostile")
-        assert HOSTILE in opened.text("#list")
+        wait_until("it is listed", lambda: _reload(page) and HOSTILE in opened.text("#list"))
         assert page.locator("#injected").count() == 0
     finally:
         shutil.rmtree(folder.path)  # its coordinator is this process, which nothing may stop

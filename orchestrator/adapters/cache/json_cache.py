@@ -16,7 +16,7 @@ from orchestrator.adapters.store.atomic_files import make_private_dir, write_jso
 from orchestrator.core.base.errors import UsageError
 
 MOST = 64
-MAX_BYTES = 1 << 20
+MAX_BYTES = 8 << 20
 
 
 class JsonCache:
@@ -38,10 +38,13 @@ class JsonCache:
         return entry.get("value") if same else None
 
     def keep(self, key: Mapping[str, Any], value: Any) -> None:
-        """Remember ``value``, and forget the oldest of too many."""
+        """Remember ``value``, unless it is too large, and forget the oldest of too many."""
+        entry = {"key": key, "value": value}
+        if len(json.dumps(entry, indent=2, ensure_ascii=False)) > MAX_BYTES:
+            return
         with suppress(OSError, UsageError):
             make_private_dir(self._folder)
-            write_json(self._path(key), {"key": key, "value": value})
+            write_json(self._path(key), entry)
             files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
             for path in files[:-MOST]:
                 path.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def until_renewed(leases: Sequence[Path]) -> float:
     def renewed() -> bool:
         return all(lease.read_bytes() != old for lease, old in zip(leases, before, strict=True))
 
-    return wait_until("all leases are renewed", renewed, 10)
+    return wait_until("all leases are renewed", renewed, 20)
 
 
 def test_our_clock_is_off_by_an_hour_and_jumps(
@@ -59,7 +59,7 @@ def test_our_clock_is_off_by_an_hour_and_jumps(
     nothing is taken for a hang.
     """
     env = {"PYTHONPATH": f"{clock.parent}{os.pathsep}{ROOT}"}
-    options = budgets(lease=4, hang=30)
+    options = budgets(lease=12, hang=60)
     job = desk.start("rank.py", "wait", options=options, env=env)
     job.wait_for_line("ready", 3)
     assert job.records[0]["time"] > time.time() + 3000
@@ -70,7 +70,7 @@ def test_our_clock_is_off_by_an_hour_and_jumps(
     for offset_s in (-3600, 7200):
         clock.write_text(str(offset_s))
         for _ in range(2):
-            measured("leases renewed after a jump", until_renewed(leases), 4)
+            measured("leases renewed after a jump", until_renewed(leases), 12)
     go_on(hosts, job)
     clean(desk, hosts, job)
     assert not job.events("Stalled")
