@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import compress
+from operator import is_not
 
 from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.model.comm_modes import APART, CommMode
@@ -87,8 +89,9 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
 
 
 def _changed_nodes(before: RunState, after: RunState) -> dict[str, NodeState]:
-    old = before.nodes
-    return {name: node for name, node in after.nodes.items() if old.get(name) is not node}
+    """Both have the same nodes in the inventory's order, for they are of one attempt."""
+    changed = map(is_not, after.nodes.values(), before.nodes.values())
+    return dict(compress(after.nodes.items(), changed))
 
 
 def action_identity(action: Action) -> str:
