@@ -165,7 +165,7 @@ class MultiplexLink(asyncio.Protocol):
             async with asyncio.timeout(ANSWER_S):
                 await link.ready
         except TimeoutError:
-            link.cut("nobody answers")
+            link.cut("no answer")
             raise NoMaster(f"no answer within {ANSWER_S:g} s") from None
         return link
 
