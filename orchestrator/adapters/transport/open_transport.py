@@ -77,14 +77,14 @@ async def _open_chosen(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 
 
 async def _open_openssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
+    from orchestrator.adapters.transport.openssh.jump_hosts import read_way
     from orchestrator.adapters.transport.openssh.kept_connections import hold_connection
     from orchestrator.adapters.transport.openssh.openssh import OpenSshTransport
-    from orchestrator.adapters.transport.openssh.ssh_program import read_settings
 
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
-    settings = await read_settings(spec.ssh, limits.connect_timeout_s)
+    way = await read_way(spec.ssh, limits.connect_timeout_s)
     held, link = await shared.handshakes.perform(
-        settings.first_server, lambda: hold_connection(spec.ssh, settings, limits)
+        way.settings.first_server, lambda: hold_connection(way, limits)
     )
     return OpenSshTransport(spec.name, held, link, limits)
 

@@ -47,6 +47,15 @@ _KINDS = {
 }
 
 
+_NAMES = {
+    "kexalgorithms": "KexAlgorithms",
+    "ciphers": "Ciphers",
+    "macs": "MACs",
+    "hostkeyalgorithms": "HostKeyAlgorithms",
+    "pubkeyacceptedalgorithms": "PubkeyAcceptedAlgorithms",
+}
+
+
 def algorithm_options(target: Target, trust: Trust) -> dict[str, Any]:
     """Raises :class:`PreflightError` where nothing is left."""
     # Half the processor time of asyncssh's first choice, ChaCha20.
@@ -63,6 +72,21 @@ def algorithm_options(target: Target, trust: Trust) -> dict[str, Any]:
         known = _decode_names(get_public_key_algs())
         options["signature_algs"] = [name for name in known if accepts_signature(spec, name)]
     return options
+
+
+def lacked_algorithm(target: Target) -> str:
+    """The first line of ssh_config of which asyncssh has nothing; empty if there is none."""
+    for keyword, spec in target.algorithms:
+        if keyword in _KINDS:
+            kind = _KINDS[keyword]
+            default, supported = _decode_names(kind.default()), _decode_names(kind.supported())
+            left = bool(choose_algorithms(spec, default, supported))
+        else:
+            known = _decode_names(get_public_key_algs())
+            left = any(accepts_signature(spec, name) for name in known)
+        if not left:
+            return f"{_NAMES[keyword]} {spec}"
+    return ""
 
 
 def _known_first(kind: _Kind, trust: Trust) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.transport.openssh import openssh_errors
+from orchestrator.adapters.transport.openssh.jump_hosts import Way
 from orchestrator.adapters.transport.openssh.multiplex_messages import Mux, mux_hello, mux_request
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
 from orchestrator.core.base.errors import UsageError
@@ -78,20 +79,18 @@ def sockets_folder(environ: Mapping[str, str]) -> Path:
     return make_private_dir(next(short, places[-1]))
 
 
-def claim_socket(
-    endpoint: SshEndpoint, settings: SshSettings, environ: Mapping[str, str]
-) -> ClaimedSocket:
+def claim_socket(way: Way, environ: Mapping[str, str]) -> ClaimedSocket:
     """The first one for this node that is free. Raises ``PreflightError`` when all are in use."""
-    folder, name = sockets_folder(environ), _digest(endpoint, settings)
+    folder, name = sockets_folder(environ), _digest(way)
     for number in range(MOST_AT_ONCE):
         path = folder / f"{name}-{number}"
         lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if _is_free(lock):
             os.ftruncate(lock, 0)
-            os.write(lock, shlex.join(endpoint.argv).encode(errors="replace"))
+            os.write(lock, shlex.join(way.endpoint.argv).encode(errors="replace"))
             return ClaimedSocket(path, lock)
         os.close(lock)
-    raise openssh_errors.too_many_at_once(endpoint, MOST_AT_ONCE)
+    raise openssh_errors.too_many_at_once(way.endpoint, MOST_AT_ONCE)
 
 
 def kept_connections(environ: Mapping[str, str]) -> list[KeptConnection]:
@@ -150,11 +149,25 @@ def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def _digest(endpoint: SshEndpoint, settings: SshSettings) -> str:
-    files = [*settings.words("userknownhostsfile"), *settings.words("globalknownhostsfile")]
-    contents = [hashlib.sha256(_content(Path(file))).hexdigest() for file in files]
-    made_of = [list(endpoint.argv), settings.text.decode(errors="replace"), contents]
+def _digest(way: Way) -> str:
+    """Of all that decides where a connection goes, and whom it trusts on the way."""
+    made_of = [_stations_part(station.endpoint, station.settings) for station in way.stations()]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+
+
+def _stations_part(endpoint: SshEndpoint, settings: SshSettings) -> list[object]:
+    contents = [hashlib.sha256(_content(file)).hexdigest() for file in _key_files(settings)]
+    return [list(endpoint.argv), settings.text.decode(errors="replace"), contents]
+
+
+def _key_files(settings: SshSettings) -> list[Path]:
+    """The files of known and revoked host keys. ``ssh -G`` does not say whether a blank divides two
+    names or belongs to one: both are looked at.
+    """
+    known = ("userknownhostsfile", "globalknownhostsfile")
+    whole = [v for name in (*known, "revokedhostkeys") for v in settings.values.get(name, ())]
+    parts = [word for name in known for word in settings.words(name)]
+    return [Path(name) for name in dict.fromkeys([*whole, *parts])]
 
 
 def _content(path: Path) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_SHOWN = 400
 # ssh names no address where it speaks through a jump host or a ProxyCommand.
 _ON_THE_WAY = "UNKNOWN port 65535"
+_OWN_END = "kex_exchange_identification: "
 _SHOWN_KEY = re.compile(
     r"fingerprint for the (\S+) key sent by the remote host is\s+(SHA256:\S+?)\.?\s"
 )
@@ -117,9 +118,16 @@ def explain_failure(
     said = words.strip() or f"no answer within {limits.connect_timeout_s:g} s"
     failure = _find_failure(said)
     if is_on_the_way(words) and failure is not _UNREACHABLE:
-        said = "\n".join(line for line in said.splitlines() if _ON_THE_WAY not in line)
-        failure = _failure_on_the_way(settings, said.strip())
+        said = _words_of_the_proxy(said)
+        failure = _failure_on_the_way(settings, said)
     return _error(failure or _UNREACHABLE, said, endpoint, settings)
+
+
+def _words_of_the_proxy(said: str) -> str:
+    """Without what ``ssh`` says of its own end, as far as anything else is left."""
+    lines = [line for line in said.splitlines() if _ON_THE_WAY not in line]
+    own = [line for line in lines if not line.startswith(_OWN_END)]
+    return "\n".join(own).strip() or "\n".join(lines).strip()
 
 
 def _find_failure(words: str) -> _Failure | None:
@@ -193,6 +201,16 @@ def refused_configuration(endpoint: SshEndpoint, words: str) -> UsageError:
         where=endpoint.ssh_config or "ssh_config",
         why=f"ssh says: {_shown(words)}",
         remedy=f"correct it; then: {shlex.join(['ssh', '-G', *endpoint.argv])}",
+    )
+
+
+def too_many_hops(endpoint: SshEndpoint, jump: str, most: int) -> PreflightError:
+    return PreflightError(
+        f"jump hosts form a circle or a chain of more than {most}",
+        id="OR-SSH-008",
+        where=endpoint.host,
+        why=f"'ProxyJump {jump}' applies to {endpoint.host} itself",
+        remedy="exclude the jump host from the block that names it: 'Host * !JUMP'",
     )
 
 

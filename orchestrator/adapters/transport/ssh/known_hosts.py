@@ -107,6 +107,15 @@ def revoked_in(file: str) -> tuple[HostKey, ...]:
     return tuple(found)
 
 
+def is_binary_list(file: str) -> bool:
+    """Whether a file of ``RevokedHostKeys`` is a binary revocation list (KRL)."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(len(KRL_MAGIC)) == KRL_MAGIC
+    except OSError:
+        return False
+
+
 def _unusable_file(file: str, why: str, remedy: str) -> UsageError:
     what = "RevokedHostKeys names a file that cannot be used"
     return UsageError(what, id="OR-SSH-028", where=file, why=why, remedy=remedy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.adapters.transport.ssh import known_hosts
@@ -61,6 +61,12 @@ class Target:
     env: tuple[tuple[str, str], ...]
     absent: tuple[tuple[str, str], ...]
     via: Target | None
+
+    def stations(self) -> Iterator[Target]:
+        """The server, then its jump hosts, the nearest to us last."""
+        yield self
+        if self.via is not None:
+            yield from self.via.stations()
 
     @property
     def alias(self) -> str:

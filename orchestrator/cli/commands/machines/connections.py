@@ -94,24 +94,24 @@ def open_connections(cluster: str, nodes: str) -> None:
 
 def _log_in(node: NodeSpec) -> bool:
     """Whether a connection is held now, after ``ssh`` has asked whatever it asks."""
+    from orchestrator.adapters.transport.openssh.jump_hosts import read_way
     from orchestrator.adapters.transport.openssh.kept_connections import master_command
     from orchestrator.adapters.transport.openssh.kept_sockets import (
         claim_socket,
         is_answered,
         kept_seconds,
     )
-    from orchestrator.adapters.transport.openssh.ssh_program import read_settings
     from orchestrator.adapters.transport.transport import ConnectLimits
 
     limits = ConnectLimits()
-    settings = asyncio.run(read_settings(node.ssh, limits.connect_timeout_s))
-    claimed = claim_socket(node.ssh, settings, os.environ)
+    way = asyncio.run(read_way(node.ssh, limits.connect_timeout_s))
+    claimed = claim_socket(way, os.environ)
     try:
         if is_answered(claimed.path):
             return True
         claimed.path.unlink(missing_ok=True)
         print(clean_line(f"{node.name}: {node.ssh.command()}"), flush=True)
-        argv = master_command(node.ssh, claimed.path, limits, kept_seconds(os.environ), asks=True)
+        argv = master_command(way, claimed.path, limits, kept_seconds(os.environ), asks=True)
         try:
             return subprocess.run(argv, check=False, timeout=LOGIN_S).returncode == 0
         except subprocess.TimeoutExpired:
