@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.history.mlflow_store import RUN_TAG, VARIABLE
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.report.exporters.mlflow_export import start_mlflow_export
@@ -116,7 +117,7 @@ def test_a_missing_client_is_said_with_its_remedy(
     with pytest.raises(UsageError, match="not installed") as caught:
         start_mlflow_export(_finished(home))
 
-    assert "orchestrate[mlflow]" in caught.value.remedy
+    assert install_command("mlflow") in caught.value.remedy
 
 
 def test_without_the_variable_nothing_is_started(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.web.settings import TOKEN_VARIABLE
 from orchestrator.cli.main import main
 
@@ -60,10 +61,8 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", hide)
 
     assert main(["serve"]) == 2
-    assert (
-        'the page needs uvicorn\n  next: pip install "orchestrate[serve]"'
-        in capsys.readouterr().err
-    )
+    said = f"the page needs uvicorn\n  next: {install_command('serve')}"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.processes

@@ -7,10 +7,12 @@ with any kind of colour blindness can tell apart (jfly.uni-koeln.de/color, 2008)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.adapters.costs.study_files import FOOTNOTE, layout_text
+from orchestrator.adapters.extras import install_command
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.costs.study.study_model import Outcome, Row
 
@@ -37,16 +39,20 @@ STYLE: Any = {
 Figures = Callable[[Row], float]
 
 
-def draw_figures(outcome: Outcome, folder: Path, said: Callable[[str], None]) -> list[Path]:
-    """Each figure in both formats. Raises :class:`UsageError` without matplotlib."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
+def require_matplotlib() -> None:
+    """Raises :class:`UsageError` where it is missing; to be called before a study is computed."""
+    if find_spec("matplotlib") is None:
         raise UsageError(
             "figures need matplotlib, which is not installed",
             id="model.figures",
-            remedy="pip install 'orchestrate[report]', or --no-figures",
-        ) from error
+            remedy=f"{install_command('report')}, or --no-figures",
+        )
+
+
+def draw_figures(outcome: Outcome, folder: Path, said: Callable[[str], None]) -> list[Path]:
+    """Each figure in both formats; needs matplotlib, see :func:`require_matplotlib`."""
+    import matplotlib as mpl
+
     mpl.use("Agg")
     written: list[Path] = []
     figures = list(_figures(outcome))

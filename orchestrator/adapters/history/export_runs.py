@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.history.stored_run import record_to_mapping
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import KEY_PARTS, RunRecord
@@ -67,7 +68,7 @@ def _write_parquet(runs: Iterable[RunRecord], out: Path | None) -> None:
         raise UsageError(
             "Parquet needs pyarrow, which is not installed",
             id="history.parquet",
-            remedy="pip install 'orchestrate[parquet]', or --format csv",
+            remedy=f"{install_command('parquet')}, or --format csv",
         ) from error
     if out is None and sys.stdout.isatty():
         what = "Parquet is binary; stdout is a terminal"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import Curve, RunRecord
 from orchestrator.core.verdict.result import Status
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 Curves = Mapping[str, Curve]
 
 VARIABLE = "ORCHESTRATE_MLFLOW"  # the URI of the tracking store
-INSTALL = 'pip install "orchestrate[mlflow]"'
 RUN_TAG = "orchestrate.run_id"
 # What the protocol takes in one request.
 MAX_METRICS, MAX_PARAMS, MAX_VALUE = 1000, 100, 500
@@ -47,7 +47,8 @@ class MlflowStore:
             from mlflow import MlflowClient
         except ImportError as error:
             what = "MLflow is not installed"
-            raise UsageError(what, id="mlflow.extra", remedy=INSTALL) from error
+            remedy = install_command("mlflow")
+            raise UsageError(what, id="mlflow.extra", remedy=remedy) from error
         with _explained(uri):
             self._client: MlflowClient = MlflowClient(tracking_uri=uri)
 

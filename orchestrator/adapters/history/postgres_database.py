@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.history.database import HistoryUnavailable, Values, newer_schema
 from orchestrator.adapters.history.schema import POSTGRESQL, VERSION, create_statements
 from orchestrator.core.base.errors import UsageError
@@ -19,7 +20,7 @@ except ImportError as error:
         "the history is in PostgreSQL, and what reads it is not installed",
         id="OR-STORE-015",
         why=str(error),
-        remedy="pip install 'orchestrate[postgres]'",
+        remedy=install_command("postgres"),
     ) from error
 
 CONNECT_S = 10

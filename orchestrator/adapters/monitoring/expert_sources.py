@@ -8,6 +8,7 @@ from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.monitoring.expert_load import ExpertTable
@@ -43,7 +44,7 @@ def read_expert_file(path: Path) -> ExpertTable:
             if reader is not None:
                 return reader(file)
             content = file.read(engine_metrics.MAX_BYTES + 1)
-        return engine_metrics.parse_engine_metrics(content)
+        return _read_metrics(content)
     except OSError as error:
         what, remedy = f"cannot be read: {error.strerror or error}", "name a file or a run"
         raise UsageError(what, id="monitor.experts", where=path, remedy=remedy) from error
@@ -65,9 +66,17 @@ def fetch_expert_metrics(url: str) -> ExpertTable:
         remedy = "is it up, and is this its address for metrics?"
         raise PreflightError(what, id="monitor.engine", where=url, remedy=remedy) from error
     try:
-        return engine_metrics.parse_engine_metrics(content)
+        return _read_metrics(content)
     except BadExpertFile as error:
         raise _not_readable(url, error) from error
+
+
+def _read_metrics(content: bytes) -> ExpertTable:
+    try:
+        return engine_metrics.parse_engine_metrics(content)
+    except ModuleNotFoundError as error:
+        what = "reading metrics needs prometheus-client, and it is not installed"
+        raise UsageError(what, id="monitor.extra", remedy=install_command("serve")) from error
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.monitoring.catalogue import METRICS
 from orchestrator.core.monitoring.metric import Metric, MetricKind, Sample
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
-
-INSTALL = 'pip install "orchestrate[serve]"'
 
 
 class Exposition(NamedTuple):
@@ -33,7 +32,8 @@ def render_samples(samples: Iterable[Sample], accept: str = "") -> Exposition:
         from prometheus_client.exposition import choose_encoder
     except ModuleNotFoundError as error:
         what = "metrics need prometheus-client, and it is not installed"
-        raise UsageError(what, id="monitor.extra", remedy=INSTALL) from error
+        remedy = install_command("serve")
+        raise UsageError(what, id="monitor.extra", remedy=remedy) from error
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(list(_families(samples))))
     encode, content_type = choose_encoder(accept)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from email.message import EmailMessage
 from pathlib import Path
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.notify.notice import Notice
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.parsing.inputs.nights.notify_file import NotifySecret, NotifyTarget, SmtpTarget
@@ -113,7 +114,7 @@ def _apprise(notice: Notice, url: str) -> None:
     try:
         import apprise
     except ImportError as error:
-        remedy = 'pip install "orchestrate[notify]"'
+        remedy = install_command("notify")
         raise NotDelivered("apprise is not here", id="notify.apprise", remedy=remedy) from error
     target = apprise.Apprise()
     if not target.add(url) or not target.notify(title=notice.subject, body=notice.text):

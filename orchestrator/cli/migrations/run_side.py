@@ -18,6 +18,8 @@ from orchestrator.adapters.suite.suite_folder import (
     SuiteFolder,
     find_suite_run,
     latest_run_of,
+    read_order,
+    read_suite_result,
     suite_folder,
 )
 from orchestrator.cli.migrations.bundle_suite import bundle_suite
@@ -47,7 +49,7 @@ def make_bundle(
             "the suite is not over: there is no bundle yet",
             id="migrate.open",
             where=folder.path,
-            remedy="the same command with --resume continues it",
+            remedy=read_order(folder).resume_command,
         )
     click.echo("orchestrate: writing the bundle", err=True)
     bundle_suite(layout, folder, playbook, target)
@@ -70,7 +72,8 @@ def check_steps(playbook: Playbook, suite: Suite) -> None:
 
 def _suite_run(layout: Layout, choice: SuiteChoice, suite: str) -> tuple[SuiteFolder, ExitCode]:
     if choice.suite_run is not None:
-        return find_suite_run(layout, choice.suite_run), ExitCode.DONE
+        folder = find_suite_run(layout, choice.suite_run)
+        return folder, _ended_with(folder)
     if choice.cluster is None:
         what, remedy = "no cluster is named", "--cluster NAME, or a bundle or run that is there"
         raise UsageError(what, id="migrate.cluster", remedy=remedy)
@@ -98,6 +101,12 @@ def _suite_run(layout: Layout, choice: SuiteChoice, suite: str) -> tuple[SuiteFo
     found = latest_run_of(layout, _suite_name(suite), absolute_name(choice.cluster))
     assert found is not None  # it has just been resumed
     return found, code
+
+
+def _ended_with(folder: SuiteFolder) -> ExitCode:
+    """As ``suite run`` ended; busy while the suite has no result."""
+    result = read_suite_result(folder)
+    return ExitCode.BUSY if result is None else ExitCode(result["exit_code"])
 
 
 def _suite_name(suite: str) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.loadgen.load_plan import LoadPlan, mismatches, plan_test
 from orchestrator.adapters.loadgen.process import Answer, LoadGenProcess
 from orchestrator.adapters.store.atomic_files import make_private_dir
@@ -200,7 +201,7 @@ class LoadDesk:
                 + "; ".join(wrong[:4]),
                 id="OR-LOAD-002",
                 why="they were read back after they had been set",
-                remedy='pip install "orchestrate[mlperf]" brings the LoadGen that the rules are of',
+                remedy=f"{install_command('mlperf')} brings the LoadGen that the rules are of",
             )
         self._process.send({"type": "go"})
 

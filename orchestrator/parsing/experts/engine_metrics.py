@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from orchestrator.core.base.errors import UsageError
 from orchestrator.core.monitoring.expert_load import ExpertTable
 from orchestrator.core.monitoring.metric import clean_label
 from orchestrator.parsing.experts.expert_shape import (
@@ -32,7 +31,7 @@ EXPERT_LABELS = ("expert", "expert_id")
 
 def parse_engine_metrics(content: bytes) -> ExpertTable:
     """Tokens by layer and expert, else by layer and GPU. Raises :class:`BadExpertFile`, also where
-    the engine says nothing of either.
+    the engine says nothing of either, and ``ImportError`` without prometheus-client.
     """
     samples = list(_samples(content))
     by_expert = _counted(samples)
@@ -50,12 +49,8 @@ def parse_engine_metrics(content: bytes) -> ExpertTable:
 def _samples(content: bytes) -> Iterable[Sample]:
     if len(content) > MAX_BYTES or max(map(len, content.split(b"\n"))) > MAX_LINE:
         raise BadExpertFile(f"more than {MAX_BYTES >> 20} MiB, or a line of more than 16 KiB")
-    try:
-        from prometheus_client.parser import text_string_to_metric_families
-    except ModuleNotFoundError as error:
-        what = "reading metrics needs prometheus-client, and it is not installed"
-        remedy = 'pip install "orchestrate[serve]"'
-        raise UsageError(what, id="monitor.extra", remedy=remedy) from error
+    from prometheus_client.parser import text_string_to_metric_families
+
     try:
         text = content.decode("utf-8", "replace")
         return [s for family in text_string_to_metric_families(text) for s in family.samples]

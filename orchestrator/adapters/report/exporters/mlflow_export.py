@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from orchestrator.adapters.history.mlflow_store import INSTALL, VARIABLE
+from orchestrator.adapters.extras import install_command
+from orchestrator.adapters.history.mlflow_store import VARIABLE
 from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.adapters.store.background_command import start_in_background
@@ -23,7 +24,8 @@ def start_mlflow_export(run: FinishedRun) -> None:
         return
     if importlib.util.find_spec("mlflow") is None:
         what = f"{VARIABLE} is set, and MLflow is not installed"
-        raise UsageError(what, id="mlflow.extra", remedy=f"{INSTALL}, or unset it")
+        remedy = f"{install_command('mlflow')}, or unset it"
+        raise UsageError(what, id="mlflow.extra", remedy=remedy)
     folder = make_private_dir(run.layout.home / "mlflow")
     variables = {name: os.environ.get(name, value) for name, value in PATIENCE.items()}
     words = ["history", "mlflow", run.result.run_id]

@@ -109,12 +109,15 @@ def new(name: str) -> None:
 @json_option
 def run(name: str, out: str | None, no_figures: bool, debug: bool, as_json: bool) -> int:
     """Compute study NAME: tables, figures as PDF and PNG, summaries, a log. Needs no GPU."""
+    from orchestrator.adapters.costs.study_figures import draw_figures, require_matplotlib
     from orchestrator.adapters.costs.study_files import outcome_record, write_tables
     from orchestrator.cli.output import print_json
     from orchestrator.core.costs.study.study_checks import run_study
 
     began = time.monotonic()
     study = _files().study(name)
+    if not no_figures:
+        require_matplotlib()
     folder = Path(out or f"{study.name}-results")
     with _logged(folder, debug=debug):
         _say(f"{study.name}: {len(study.systems)} systems, {len(study.runtimes)} runtimes")
@@ -123,8 +126,6 @@ def run(name: str, out: str | None, no_figures: bool, debug: bool, as_json: bool
         written = write_tables(outcome, folder)
         _say(f"{len(written)} tables and texts written to {folder}")
         if not no_figures:
-            from orchestrator.adapters.costs.study_figures import draw_figures
-
             written += draw_figures(outcome, folder, _say)
     if as_json:
         seconds = round(time.monotonic() - began, 3)

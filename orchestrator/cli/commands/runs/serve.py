@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-INSTALL = 'pip install "orchestrate[serve]"'
-
 
 @click.command()
 @click.option("--listen", default="127.0.0.1:8765", show_default=True, metavar="HOST:PORT")
@@ -44,9 +42,10 @@ def _require_extra() -> None:
     """Raises :class:`UsageError` where starlette or uvicorn is missing."""
     from importlib.util import find_spec
 
+    from orchestrator.adapters.extras import install_command
     from orchestrator.core.base.errors import UsageError
 
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         what = f"the page needs {' and '.join(missing)}"
-        raise UsageError(what, id="serve.extra", remedy=INSTALL)
+        raise UsageError(what, id="serve.extra", remedy=install_command("serve"))
