@@ -48,7 +48,18 @@ def test_own_names_are_answered(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "localhost.evil.example", "[evil]", "127.0.0.1.evil.example:80", "@"],
+    [
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "[evil]",
+        "127.0.0.1.evil.example:80",
+        "@",
+        "127.0.0.1:80.evil.example",
+        "localhost:abc",
+        "[::1]x",
+        "127.0.0.1:80:80",
+    ],
 )
 def test_other_names_are_refused(host: str) -> None:
     """What a page of another site sends whose name was pointed at this address."""

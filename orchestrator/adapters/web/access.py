@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -15,6 +16,8 @@ COOKIE = "orchestrate-page"
 SESSION_S = 7 * 86400
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = ("/login", "/static/")  # what is served before the token is known
+# The Host header of RFC 9110: a name or address, and perhaps a port.
+_HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d{1,5})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,10 @@ def is_form_key(offered: str, settings: PageSettings, action: str) -> bool:
 
 def _is_called_rightly(host: str, settings: PageSettings) -> bool:
     """An IP address cannot be pointed elsewhere; of names only our own count."""
-    name = host.removeprefix("[").partition("]")[0] if host.startswith("[") else host
-    name = name if host.startswith("[") else name.partition(":")[0]
+    called = _HOST.fullmatch(host)
+    if called is None:
+        return False
+    name = called["address"] or called["name"]
     try:
         ipaddress.ip_address(name)
     except ValueError:
