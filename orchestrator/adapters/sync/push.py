@@ -21,9 +21,8 @@ from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import ContentChanged, Pack
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 
-# More than one round is needed when a file changes meanwhile, the node's disk loses something, or
-# another coordinator fills the same snapshot: each replaces what the other has not finished.
-MAX_ROUNDS = 10
+# More than one round is needed when a file changes meanwhile, or the node's disk loses something.
+MAX_ROUNDS = 3
 # While the node writes one part, the next one is on its way.
 WINDOW = 2
 MIN_TIMEOUT_S = 0.1

@@ -89,14 +89,16 @@ class Tree:
                 _create(self._prefix + path, data, self.manifest.files[path][1])
 
     def append(self, index: int, offset: int, data: bytes) -> None:
-        """A piece of a large content. Pieces come in order; the last one makes it a file."""
+        """A piece of a large content. Pieces come in order; the last one makes it a file. Whoever
+        sends what another has sent writes the same bytes, and undoes nothing.
+        """
         digest, size, paths = self.manifest.blobs[index]
         staging = os.path.join(self.root, RESERVED, f"content-{index}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(staging, flags if offset else flags | os.O_TRUNC, 0o600)
+        fd = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if os.lseek(fd, 0, os.SEEK_END) != offset:
+            if os.fstat(fd).st_size < offset:
                 return
+            os.lseek(fd, offset, os.SEEK_SET)
             _write(fd, data)
         finally:
             os.close(fd)

@@ -268,6 +268,24 @@ def test_large_contents_come_in_pieces(node: Node) -> None:
     assert contents(node.path(manifest)) == BIG
 
 
+def test_two_that_send_one_large_content_do_not_undo_each_other(node: Node) -> None:
+    """The second begins when the first is in the middle: each is complete with its last piece."""
+    manifest = manifest_of({"big.bin": BIG["big.bin"]})
+    pieces = [
+        piece(0, BIG["big.bin"][at : at + 500_000], at) for at in range(0, 3_000_000, 500_000)
+    ]
+    node.offer(manifest)
+    for one in (*pieces[:3], *pieces[:2]):
+        node.push(manifest, one, last=False)
+
+    first = [node.push(manifest, one, last=one is pieces[-1]) for one in pieces[3:]]
+    second = [node.push(manifest, one, last=one is pieces[-1]) for one in pieces[2:]]
+
+    assert first[-1]["complete"] is True
+    assert second[-1]["complete"] is True
+    assert contents(node.path(manifest)) == {"big.bin": BIG["big.bin"]}
+
+
 def test_two_syncs_at_once_are_safe(tmp_path: Path) -> None:
     """Threads that push the same and different snapshots all end with complete ones."""
     variants = [{**NEW, "variant": str(i % 2).encode()} for i in range(6)]
