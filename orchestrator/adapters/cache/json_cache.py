@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator
-from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
+from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.core.base.errors import UsageError
 
 MOST = 64
@@ -39,12 +39,12 @@ class JsonCache:
 
     def keep(self, key: Mapping[str, Any], value: Any) -> None:
         """Remember ``value``, unless it is too large, and forget the oldest of too many."""
-        entry = {"key": key, "value": value}
-        if len(json.dumps(entry, indent=2, ensure_ascii=False)) > MAX_BYTES:
+        content = json.dumps({"key": key, "value": value}, allow_nan=False).encode()
+        if len(content) > MAX_BYTES:
             return
         with suppress(OSError, UsageError):
             make_private_dir(self._folder)
-            write_json(self._path(key), entry)
+            write_atomic(self._path(key), content)
             files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
             for path in files[:-MOST]:
                 path.unlink(missing_ok=True)
