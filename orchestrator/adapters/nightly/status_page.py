@@ -26,7 +26,6 @@ from orchestrator.core.nightly.nights import Night, NightState, alarm_name
 
 SHOWN_RUNS, SHOWN_REPORTS, SHOWN_NIGHTS = 10, 5, 7
 TREND_NIGHTS = 30
-GOING_ON = frozenset({"running", "elsewhere", "unattended"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

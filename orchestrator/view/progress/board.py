@@ -22,7 +22,6 @@ from orchestrator.view.terminal.text import brief_text
 
 MAX_FIELDS = 3
 _RATE_MEMORY = 0.7
-_FINE = frozenset({"clean", "collected", "ended", "running", "ready"})
 
 
 @dataclass(slots=True)
