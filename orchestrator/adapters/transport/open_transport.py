@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 from orchestrator.adapters.transport.choose_transport import choose_transport
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
-from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 # What speaks SSH is imported by the nodes that need it: others start sooner.
@@ -104,13 +103,9 @@ async def _within(evaluating: Awaitable[T], spec: NodeSpec, timeout_s: float) ->
         async with asyncio.timeout(timeout_s):
             return await evaluating
     except TimeoutError:
-        raise PreflightError(
-            f"ssh_config is not evaluated within {timeout_s:g} s",
-            id="OR-SSH-013",
-            where=spec.name,
-            why="it waits for the command of a 'Match exec', or for CanonicalizeHostname",
-            remedy=f"see what takes so long: {spec.ssh.command('-v', '-G')}",
-        ) from None
+        from orchestrator.adapters.transport.ssh.failures import slow_configuration
+
+        raise slow_configuration(spec.ssh, spec.name, timeout_s) from None
 
 
 Opener = Callable[[NodeSpec, ConnectLimits], Awaitable[Transport]]

@@ -9,24 +9,29 @@ that only the user can open.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.adapters.transport.openssh import openssh_errors
-from orchestrator.adapters.transport.openssh.jump_hosts import Way
+from orchestrator.adapters.transport.openssh.jump_hosts import Way, read_way
 from orchestrator.adapters.transport.openssh.kept_sockets import (
     ClaimedSocket,
     claim_socket,
     end_master,
+    is_answered,
     kept_seconds,
 )
 from orchestrator.adapters.transport.openssh.multiplex_link import MultiplexLink, NoMaster
 from orchestrator.adapters.transport.openssh.ssh_program import run_ssh
-from orchestrator.adapters.transport.openssh.ssh_settings import session_environment
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import SshEndpoint
+from orchestrator.parsing.ssh_config.session_variables import session_variables
+
+LOGIN_S = 300.0
 
 
 class HeldConnection:
@@ -67,8 +72,10 @@ async def hold_connection(
 
     Raises ``PreflightError``, and ``UsageError`` for sockets that cannot be kept.
     """
-    environment = list(session_environment(way.settings, environ))
-    users = way.settings.first("controlpath")
+    settings = way.settings
+    assigned = settings.values.get("setenv", ())
+    environment = list(session_variables(environ, settings.words("sendenv"), assigned).items())
+    users = settings.first("controlpath")
     if users not in {"", "none"}:
         with contextlib.suppress(NoMaster):
             return HeldConnection(way.endpoint, environment), await MultiplexLink.connect(
@@ -100,6 +107,30 @@ async def _link_over(socket: Path, way: Way, limits: ConnectLimits, keep_s: int)
         raise openssh_errors.explain_failure(
             way.endpoint, way.settings, str(error), limits
         ) from error
+
+
+def log_in(
+    endpoint: SshEndpoint, announce: Callable[[], None], environ: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether a connection is held now, after ``ssh`` asked in this terminal whatever it asks;
+    ``announce`` is called before it does.
+
+    Raises ``UsageError`` and ``PreflightError``.
+    """
+    limits = ConnectLimits()
+    way = asyncio.run(read_way(endpoint, limits.connect_timeout_s))
+    claimed = claim_socket(way, environ)
+    try:
+        if is_answered(claimed.path):
+            return True
+        _remove_stale(claimed.path)
+        announce()
+        argv = master_command(way, claimed.path, limits, kept_seconds(environ), asks=True)
+        return subprocess.run(argv, check=False, timeout=LOGIN_S).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        os.close(claimed.lock)
 
 
 def _remove_stale(socket: Path) -> None:

@@ -184,16 +184,6 @@ def _summarize_keys(words: str) -> str:
     )
 
 
-def slow_configuration(endpoint: SshEndpoint, timeout_s: float) -> PreflightError:
-    return PreflightError(
-        f"ssh_config is not evaluated within {timeout_s:g} s",
-        id="OR-SSH-013",
-        where=endpoint.host,
-        why="it waits for the command of a 'Match exec', or for CanonicalizeHostname",
-        remedy=f"see what takes so long: {endpoint.command('-v', '-G')}",
-    )
-
-
 def refused_configuration(endpoint: SshEndpoint, words: str) -> UsageError:
     return UsageError(
         "ssh refuses its configuration",

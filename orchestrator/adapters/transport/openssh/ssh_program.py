@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings, parse_settings
+from orchestrator.adapters.transport.ssh.failures import slow_configuration
 from orchestrator.core.model.inventory import SshEndpoint
 
 MAX_WORDS_BYTES = 64 * 1024
@@ -19,7 +20,7 @@ async def read_settings(endpoint: SshEndpoint, timeout_s: float) -> SshSettings:
     argv = ("ssh", "-G", *endpoint.argv)
     code, text, words = await run_ssh(argv, timeout_s)
     if code is None:
-        raise openssh_errors.slow_configuration(endpoint, timeout_s)
+        raise slow_configuration(endpoint, endpoint.host, timeout_s)
     if code != 0:
         raise openssh_errors.refused_configuration(endpoint, words)
     return parse_settings(text)

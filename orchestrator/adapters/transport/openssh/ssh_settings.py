@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -34,16 +33,3 @@ def parse_settings(text: bytes) -> SshSettings:
         keyword, _, value = line.partition(" ")
         values.setdefault(keyword, []).append(value)
     return SshSettings(values=values, text=text)
-
-
-def session_environment(
-    settings: SshSettings, environ: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """What SendEnv and SetEnv of the configuration give to a session."""
-    for pattern in settings.words("sendenv"):
-        for name in sorted(environ):
-            if fnmatch.fnmatchcase(name, pattern):
-                yield name, environ[name]
-    for pair in settings.values.get("setenv", ()):
-        name, _, value = pair.partition("=")
-        yield name, value

@@ -196,6 +196,16 @@ def failed_jump(target: Target, hop: Target, cause: PreflightError) -> Preflight
     )
 
 
+def slow_configuration(endpoint: SshEndpoint, where: str, timeout_s: float) -> PreflightError:
+    return PreflightError(
+        f"ssh_config is not evaluated within {timeout_s:g} s",
+        id="OR-SSH-013",
+        where=where,
+        why="it waits for the command of a 'Match exec', or for CanonicalizeHostname",
+        remedy=f"see what takes so long: {endpoint.command('-v', '-G')}",
+    )
+
+
 def refused_session(node: str, endpoint: SshEndpoint, why: str) -> PreflightError:
     return PreflightError(
         "the node refused to start a command",

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from orchestrator.adapters.transport.ssh_config.account import current_account, expand_tilde
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.directives import Directive
-from orchestrator.parsing.ssh_config.patterns import matches_pattern
+from orchestrator.parsing.ssh_config.session_variables import (
+    assigned_variables,
+    session_variables,
+)
 
 SSH_PORT = 22
 _TOKEN = re.compile(r"%(.?)", re.DOTALL)
@@ -74,21 +77,12 @@ class Settings:
     @property
     def set_env(self) -> dict[str, str]:
         """The variables of ``SetEnv``; of two for one name, the first."""
-        found: dict[str, str] = {}
-        for word in self.words("setenv"):
-            name, _, value = word.partition("=")
-            found.setdefault(name, value)
-        return found
+        return assigned_variables(self.words("setenv"))
 
     @property
     def sent_env(self) -> dict[str, str]:
         """This process' variables that ``SendEnv`` names, and those of ``SetEnv`` over them."""
-        named = {
-            name: value
-            for name, value in os.environ.items()
-            if any(matches_pattern(name, pattern) for pattern in self.send_env)
-        }
-        return named | self.set_env
+        return session_variables(os.environ, self.send_env, self.words("setenv"))
 
     def path(self, directive: Directive, text: str | None = None) -> str:
         """A file's name with ``~``, ``%`` tokens and ``${NAME}`` expanded. Raises

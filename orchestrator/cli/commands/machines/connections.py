@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,8 +17,6 @@ from orchestrator.parsing.replies.display_text import clean_line
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.openssh.kept_sockets import KeptConnection
     from orchestrator.core.model.inventory import NodeSpec
-
-LOGIN_S = 300.0
 
 
 @click.group()
@@ -93,31 +89,10 @@ def open_connections(cluster: str, nodes: str) -> None:
 
 
 def _log_in(node: NodeSpec) -> bool:
-    """Whether a connection is held now, after ``ssh`` has asked whatever it asks."""
-    from orchestrator.adapters.transport.openssh.jump_hosts import read_way
-    from orchestrator.adapters.transport.openssh.kept_connections import master_command
-    from orchestrator.adapters.transport.openssh.kept_sockets import (
-        claim_socket,
-        is_answered,
-        kept_seconds,
-    )
-    from orchestrator.adapters.transport.transport import ConnectLimits
+    from orchestrator.adapters.transport.openssh.kept_connections import log_in
 
-    limits = ConnectLimits()
-    way = asyncio.run(read_way(node.ssh, limits.connect_timeout_s))
-    claimed = claim_socket(way, os.environ)
-    try:
-        if is_answered(claimed.path):
-            return True
-        claimed.path.unlink(missing_ok=True)
-        print(clean_line(f"{node.name}: {node.ssh.command()}"), flush=True)
-        argv = master_command(way, claimed.path, limits, kept_seconds(os.environ), asks=True)
-        try:
-            return subprocess.run(argv, check=False, timeout=LOGIN_S).returncode == 0
-        except subprocess.TimeoutExpired:
-            return False
-    finally:
-        os.close(claimed.lock)
+    command = clean_line(f"{node.name}: {node.ssh.command()}")
+    return log_in(node.ssh, lambda: print(command, flush=True))
 
 
 def _record_of(kept: KeptConnection) -> dict[str, object]:
