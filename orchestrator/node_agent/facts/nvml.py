@@ -1,20 +1,34 @@
 """What the driver's own library says of the GPUs, as one JSON object on standard output.
 
 A program of its own (``python3 -I -S nvml.py``): a driver that is wedged holds up this process, not
-the agent. What a card or driver does not know is null. Structures and numbers are those of nvml.h.
+the agent. What a card or driver does not know is null. Numbers are those of nvml.h.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
+import sys
 from ctypes import byref
+
+sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
+
+from orchestrator.node_agent.base.nvml_library import (
+    Fabric,
+    GpuProcessInfo,
+    Margin,
+    Memory,
+    Nvml,
+    OldMemory,
+    Pci,
+    open_library,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LIBRARY = "libnvidia-ml.so.1"
 MAX_GPUS = 256
 MAX_LINKS = 36
 MAX_PROCESSES = 512
@@ -41,136 +55,13 @@ COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclu
 FABRIC_STATES = {0: "not_supported", 1: "not_started", 2: "in_progress", 3: "completed"}
 
 
-class Memory(ctypes.Structure):
-    """nvmlMemory_v2_t"""
-
-    _fields_ = [
-        ("version", ctypes.c_uint),
-        ("total", ctypes.c_ulonglong),
-        ("reserved", ctypes.c_ulonglong),
-        ("free", ctypes.c_ulonglong),
-        ("used", ctypes.c_ulonglong),
-    ]
-
-
-class OldMemory(ctypes.Structure):
-    """nvmlMemory_t: what is used includes what the driver reserves."""
-
-    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
-
-
-class Pci(ctypes.Structure):
-    """nvmlPciInfo_t"""
-
-    _fields_ = [
-        ("legacy", ctypes.c_char * 16),
-        *[(name, ctypes.c_uint) for name in ("domain", "bus", "device", "id", "subsystem")],
-        ("address", ctypes.c_char * 32),
-    ]
-
-
-class GpuProcessInfo(ctypes.Structure):
-    """nvmlProcessInfo_v2_t"""
-
-    _fields_ = [
-        ("pid", ctypes.c_uint),
-        ("memory", ctypes.c_ulonglong),
-        ("gpu_instance", ctypes.c_uint),
-        ("compute_instance", ctypes.c_uint),
-    ]
-
-
-class Fabric(ctypes.Structure):
-    """nvmlGpuFabricInfo_v2_t"""
-
-    _fields_ = [
-        ("version", ctypes.c_uint),
-        ("cluster", ctypes.c_uint8 * 16),
-        ("status", ctypes.c_uint),
-        ("clique", ctypes.c_uint32),
-        ("state", ctypes.c_uint8),
-        ("health", ctypes.c_uint32),
-    ]
-
-
-class Margin(ctypes.Structure):
-    """nvmlMarginTemperature_v1_t"""
-
-    _fields_ = [("version", ctypes.c_uint), ("margin", ctypes.c_int)]
-
-
-class FieldValue(ctypes.Structure):
-    """nvmlFieldValue_t with its union read as an integer"""
-
-    _fields_ = [
-        ("field", ctypes.c_uint32),
-        ("scope", ctypes.c_uint32),
-        ("timestamp", ctypes.c_int64),
-        ("latency", ctypes.c_int64),
-        ("type", ctypes.c_uint),
-        ("result", ctypes.c_uint),
-        ("value", ctypes.c_ulonglong),
-    ]
-
-
-class Nvml:
-    """The library; ``None`` stands for everything that it, a card or our rights do not allow."""
-
-    def __init__(self, library: Any) -> None:
-        self._library = library
-
-    def call(self, name: str, *arguments: Any) -> int:
-        """The function's own code, 0 = done; -1 if the library has no such function."""
-        try:
-            function = getattr(self._library, name)
-        except AttributeError:
-            return -1
-        return int(function(*arguments))
-
-    def number(self, name: str, *arguments: Any, kind: Any = ctypes.c_uint) -> int | None:
-        """What a function with one result says."""
-        found = kind()
-        return None if self.call(name, *arguments, byref(found)) else int(found.value)
-
-    def numbers(self, name: str, device: Any, count: int) -> list[int] | None:
-        """What a function with ``count`` results says."""
-        found = [ctypes.c_uint() for _ in range(count)]
-        if self.call(name, device, *(byref(one) for one in found)):
-            return None
-        return [int(one.value) for one in found]
-
-    def text(self, name: str, *device: Any) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        failed = self.call(name, *device, buffer, ctypes.c_uint(len(buffer)))
-        return "" if failed else buffer.value.decode(errors="replace")
-
-    def field(self, device: Any, number: int, scope: int = 0) -> int | None:
-        """A field value; only of the unsigned kinds."""
-        return self.fields(device, [(number, scope)])[0]
-
-    def fields(self, device: Any, wanted: list[tuple[int, int]]) -> list[int | None]:
-        """The same for several pairs of a number and a scope, in one call."""
-        values = (FieldValue * len(wanted))()
-        for value, (number, scope) in zip(values, wanted):
-            value.field, value.scope = number, scope
-        failed = self.call("nvmlDeviceGetFieldValues", device, ctypes.c_int(len(wanted)), values)
-        return [None if failed else _unsigned(value) for value in values]
-
-
-def _unsigned(value: FieldValue) -> int | None:
-    if value.result or value.type not in (1, 2, 3):
-        return None
-    return int(value.value & 0xFFFFFFFF if value.type == 1 else value.value)
-
-
 def describe_gpus(nvml: Nvml) -> dict[str, Any]:
     """``{"driver", "cuda", "gpus": [...]}`` of an initialised library."""
     cuda = nvml.number("nvmlSystemGetCudaDriverVersion_v2", kind=ctypes.c_int) or 0
     count = min(nvml.number("nvmlDeviceGetCount_v2") or 0, MAX_GPUS)
     gpus, lost = [], []
     for index in range(count):
-        device = ctypes.c_void_p()
-        failed = nvml.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), byref(device))
+        device, failed = nvml.device(index)
         if failed:
             lost.append(f"GPU {index}: the driver gives no access (NVML error {failed})")
         else:
@@ -396,16 +287,6 @@ def _peer(nvml: Nvml, device: Any, link: int) -> str:
     if kind == SWITCH:
         return "switch"
     return _address(nvml, "nvmlDeviceGetNvLinkRemotePciInfo_v2", device, ctypes.c_uint(link))
-
-
-def open_library() -> tuple[Nvml | None, str]:
-    """The initialised library, or why there is none."""
-    try:
-        nvml = Nvml(ctypes.CDLL(LIBRARY))
-    except OSError as error:
-        return None, str(error)
-    failed = nvml.call("nvmlInit_v2")
-    return (None, f"nvmlInit failed with {failed}") if failed else (nvml, "")
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 
+from orchestrator.node_agent.base.nvml_library import Nvml
 from orchestrator.node_agent.facts.nvml import (
     LINK_COUNT,
     MAX_LINKS,
     SM,
     TEMPERATURE_OF_GPU,
-    Nvml,
     read_memory,
     throttle_mask,
 )

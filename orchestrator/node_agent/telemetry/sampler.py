@@ -7,16 +7,15 @@ than a twentieth of its time on it. ``captures.json`` says what was captured, an
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import sys
 import time
-from ctypes import byref
 
 from orchestrator.node_agent.base.node_layout import write_atomically
-from orchestrator.node_agent.facts.nvml import Nvml, describe_gpus, open_library
+from orchestrator.node_agent.base.nvml_library import Nvml, open_library
+from orchestrator.node_agent.facts.nvml import describe_gpus
 from orchestrator.node_agent.telemetry import live
 from orchestrator.node_agent.telemetry.readings import READINGS, Reading
 
@@ -106,8 +105,8 @@ class Sampler:
     def _find_devices(self, nvml: Nvml, gpus: Sequence[int]) -> None:
         self._described = [g for g in describe_gpus(nvml)["gpus"] if g["index"] in gpus]
         for index in gpus:
-            device = ctypes.c_void_p()
-            if not nvml.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), byref(device)):
+            device, failed = nvml.device(index)
+            if not failed:
                 self._devices[index] = device
         if not self._devices:
             self._why_not = "the driver gives no access to GPUs %s" % ", ".join(map(str, gpus))

@@ -12,9 +12,18 @@ from typing import Any
 import pytest
 
 from orchestrator.core.model.facts import P2p
+from orchestrator.node_agent.base.nvml_library import (
+    Fabric,
+    FieldValue,
+    GpuProcessInfo,
+    Margin,
+    Memory,
+    Nvml,
+    Pci,
+)
 from orchestrator.node_agent.facts.gpu_facts import count_on_bus, find_gpus
 from orchestrator.node_agent.facts.gpu_query import parse_users, run_tool
-from orchestrator.node_agent.facts.nvml import FieldValue, Nvml, describe_gpus
+from orchestrator.node_agent.facts.nvml import describe_gpus
 from orchestrator.node_agent.facts.smi import (
     ask_smi,
     parse_details,
@@ -177,8 +186,6 @@ def test_what_the_library_does_not_know_is_unknown_and_not_zero() -> None:
 
 def test_the_structures_have_the_sizes_that_the_driver_checks() -> None:
     """nvml.h: nvmlMemory_v2 is 0x02000028, nvmlGpuFabricInfo_v2 is 0x02000024."""
-    from orchestrator.node_agent.facts.nvml import Fabric, GpuProcessInfo, Margin, Memory, Pci
-
     assert ctypes.sizeof(Margin) == 8
     assert ctypes.sizeof(Memory) == 0x28
     assert ctypes.sizeof(Fabric) == 0x24
