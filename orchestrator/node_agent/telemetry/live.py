@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from orchestrator.node_agent.facts.nvml import throttle_names
 from orchestrator.node_agent.telemetry.readings import WHOLE_GPU
 
 TYPE_CHECKING = False
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     Latest = Mapping[str, Mapping[int, Row]]  # capture -> GPU -> its newest row
 
 EVERY_S = 15.0
-# Bits of the driver's reasons; a power cap that software set is ordinary work.
-HELD_DOWN = {"thermal": 0x20 | 0x40, "power": 0x8 | 0x80}
+# A power cap that software set is ordinary work.
+HELD_DOWN = {
+    "thermal": frozenset({"hw_thermal", "sw_thermal"}),
+    "power": frozenset({"hw_slowdown", "hw_power_brake"}),
+}
 
 
 def summarise(latest: Latest) -> dict[str, object]:
@@ -45,14 +49,12 @@ def report(path: str, latest: Latest) -> None:
     line = json.dumps({"type": "telemetry", **summarise(latest)}).encode() + b"\n"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
     except OSError:
         return
-    try:
-        os.write(fd, line)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
 
 
 def _over(
@@ -66,10 +68,13 @@ def _over(
 
 
 def _throttled(masks: Sequence[Number | None]) -> dict[str, int] | None:
-    known = [int(mask) for mask in masks if mask is not None]
+    known = [throttle_names(int(mask)) for mask in masks if mask is not None]
     if not known:
         return None
-    return {name: sum(bool(mask & bits) for mask in known) for name, bits in HELD_DOWN.items()}
+    return {
+        name: sum(not kinds.isdisjoint(reasons) for reasons in known)
+        for name, kinds in HELD_DOWN.items()
+    }
 
 
 def _first(*values: Number | None) -> Number | None:
