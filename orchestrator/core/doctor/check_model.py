@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict
-from orchestrator.core.model.facts import Facts, Hca, Xid
+from orchestrator.core.model.facts import Facts, Gpu, Hca, Xid
 from orchestrator.core.model.inventory import NodeSpec
 
 
@@ -131,6 +131,10 @@ class Fleet:
     @property
     def facts(self) -> tuple[Facts, ...]:
         return tuple(s.facts for s in self.subjects if s.facts is not None)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        return tuple(gpu for facts in self.facts for gpu in facts.gpus)
 
     @property
     def hcas(self) -> tuple[Hca, ...]:

@@ -91,25 +91,30 @@ def _gpu_firmware(what: str, version: Callable[[Gpu], str], *, needed: bool) -> 
     """
 
     def judge(look: CheckedNode) -> CheckAnswer:
-        fleet = [gpu for facts in look.fleet.facts for gpu in facts.gpus]
+        fleet = look.fleet.gpus
         if len(fleet) < 2:
             return NONE
         if not needed and not any(map(version, fleet)):
             return NONE
-        answers = [(gpu.index, _usual_or_odd(what, version, gpu, fleet)) for gpu in look.facts.gpus]
+        usual = _usual_by_model(fleet, version)
+        answers = [
+            (gpu.index, _usual_or_odd(what, version(gpu), usual[gpu.name]))
+            for gpu in look.facts.gpus
+        ]
         return answer_each("GPU", answers)
 
     return judge
 
 
-def _usual_or_odd(
-    what: str, version: Callable[[Gpu], str], gpu: Gpu, fleet: Sequence[Gpu]
-) -> CheckAnswer:
-    mine = version(gpu)
+def _usual_by_model(fleet: Sequence[Gpu], version: Callable[[Gpu], str]) -> dict[str, str]:
+    """What most GPUs of each model have."""
+    counts = Counter((gpu.name, version(gpu)) for gpu in fleet)
+    return {model: found for (model, found), _ in reversed(counts.most_common())}
+
+
+def _usual_or_odd(what: str, mine: str, usual: str) -> CheckAnswer:
     if not mine:
         return unknown_answer(what)
-    counts = Counter(version(other) for other in fleet if other.name == gpu.name)
-    usual = counts.most_common(1)[0][0]
     return OK if mine == usual else warn_answer(f"{what} {mine}, most of its model have {usual}")
 
 
