@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from orchestrator.core.doctor.rules.gpus import HARMLESS, OF_PROGRAMS
+from orchestrator.core.doctor.rules.gpus import is_grave
 from orchestrator.core.model.facts import Facts, Gpu, Xid
 from orchestrator.core.monitoring import node_metrics as metrics
 from orchestrator.core.monitoring.metric import Metric
@@ -90,4 +90,4 @@ def _sums(gpus: Sequence[Gpu]) -> Iterator[NodeFigure]:
 
 def _grave_errors(xids: Sequence[Xid]) -> int:
     """How many speak against the card, as doctor judges them."""
-    return sum(x.count for x in xids if x.switch or x.code not in OF_PROGRAMS | HARMLESS)
+    return sum(xid.count for xid in xids if is_grave(xid))

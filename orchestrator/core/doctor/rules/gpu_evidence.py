@@ -7,18 +7,21 @@ import re
 from orchestrator.core.doctor.check_model import (
     NONE,
     OK,
-    Check,
     CheckAnswer,
     CheckedNode,
-    Judge,
-    Needs,
     answer_each,
     fail_answer,
     unknown_answer,
     warn_answer,
     worst_answer,
 )
-from orchestrator.core.doctor.rules.gpus import HARMLESS, OF_PROGRAMS, per_gpu
+from orchestrator.core.doctor.rules.gpus import (
+    HARMLESS,
+    NO_KERNEL_LOG,
+    OF_PROGRAMS,
+    gpu_check,
+    per_gpu,
+)
 from orchestrator.core.model.facts import Facts, Gpu, Xid
 
 GIB = 1 << 30
@@ -86,7 +89,7 @@ def _repeated_xids(look: CheckedNode) -> CheckAnswer:
     """
     xids = look.facts.xids
     if xids is None:
-        return unknown_answer("no permission to read the kernel log")
+        return unknown_answer(NO_KERNEL_LOG)
     if any(xid.in_a_day is None for xid in xids):
         return unknown_answer("when the Xids were")
     often = [xid for xid in xids if (xid.in_a_day or 0) >= REPEATS and xid.code not in HARMLESS]
@@ -103,44 +106,35 @@ def _repeat_answer(xid: Xid, facts: Facts) -> CheckAnswer:
     return warn_answer(f"{text}, on no other GPU: rather the card than a program")
 
 
-def _evidence_check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
-    return Check(id=f"OR-DOC-GPU-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
-
-
 CHECKS = (
-    _evidence_check(
+    gpu_check(
         16,
         "GPUs on the bus",
         "dmesg | grep -i nvrm says why the driver left one out; reseat it or replace it",
         _count_on_bus,
-        Needs.GPUS,
     ),
-    _evidence_check(
+    gpu_check(
         17,
         "memory left over",
         "fuser -v /dev/nvidia* as root shows who holds it; nvidia-smi -r as root frees it",
         _left_over,
-        Needs.GPUS,
     ),
-    _evidence_check(
+    gpu_check(
         18,
         "memory temperature",
         "look at fans, air flow and inlet",
         per_gpu(_memory_heat),
-        Needs.GPUS,
     ),
-    _evidence_check(
+    gpu_check(
         19,
         "thermal margin",
         "look at fans, air flow and inlet",
         per_gpu(_heat_margin),
-        Needs.GPUS,
     ),
-    _evidence_check(
+    gpu_check(
         20,
         "Xid repeats",
         "drain the node; dcgmi diag -r 4 or NVIDIA's field diagnostic; replace the GPU",
         _repeated_xids,
-        Needs.GPUS,
     ),
 )

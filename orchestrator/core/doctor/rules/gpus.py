@@ -21,7 +21,7 @@ from orchestrator.core.doctor.check_model import (
 )
 from orchestrator.core.model.checks import gpus_missing
 from orchestrator.core.model.devices import broken_driver_reason
-from orchestrator.core.model.facts import Facts, Gpu
+from orchestrator.core.model.facts import Facts, Gpu, Xid
 
 # Links of a GPU on its baseboard, by the name that the driver gives it (datasheets of the cards).
 LINKS = (("A100-SXM", 12), ("H100 80GB HBM3", 18), ("H200", 18), ("B200", 18), ("B300", 18))
@@ -34,6 +34,7 @@ POWER_SHARE = 0.98
 # classes are those of NVIDIA's Xid catalogue.
 OF_PROGRAMS = frozenset({8, 13, 31, 32, 43, 45, 68, 69})
 HARMLESS = frozenset({63, 92, 94})  # contained or corrected: the rows and ECC checks tell
+NO_KERNEL_LOG = "no permission to read the kernel log"
 
 
 def per_gpu(judge: Callable[[Gpu], CheckAnswer]) -> Judge:
@@ -85,10 +86,15 @@ def _remapped_rows(gpu: Gpu) -> CheckAnswer:
     return unknown_answer("remapped rows") if rows.failed is None or rows.pending is None else OK
 
 
+def is_grave(xid: Xid) -> bool:
+    """Whether it speaks against the card, or the switch."""
+    return xid.switch or xid.code not in OF_PROGRAMS | HARMLESS
+
+
 def _recent_xids(look: CheckedNode) -> CheckAnswer:
     if look.facts.xids is None:
-        return unknown_answer("no permission to read the kernel log")
-    grave = [x for x in look.facts.xids if x.code not in OF_PROGRAMS | HARMLESS or x.switch]
+        return unknown_answer(NO_KERNEL_LOG)
+    grave = list(filter(is_grave, look.facts.xids))
     if not grave:
         return OK
     texts = (
@@ -243,73 +249,72 @@ def _has_peers(facts: Facts) -> bool:
     return len(facts.gpus) > 1 or any(hca.active for hca in facts.hcas)
 
 
-def _gpu_check(
+def gpu_check(
     number: int, name: str, remedy: str, judge: Judge, needs: Needs = Needs.GPUS
 ) -> Check:
+    """``OR-DOC-GPU-`` and ``number``."""
     return Check(id=f"OR-DOC-GPU-{number:03}", name=name, remedy=remedy, judge=judge, needs=needs)
 
 
 CHECKS = (
-    _gpu_check(
+    gpu_check(
         1,
         "GPUs",
         "nvidia-smi -L and dmesg | grep -i nvrm: has a card fallen off, or is the inventory old?",
         _gpus_present,
         Needs.NOTHING,
     ),
-    _gpu_check(2, "GPUs free", "end those processes, or take other GPUs", per_gpu(_gpu_free)),
-    _gpu_check(3, "ECC", "reset the GPU; replace it if the error recurs", per_gpu(_ecc_errors)),
-    _gpu_check(
+    gpu_check(2, "GPUs free", "end those processes, or take other GPUs", per_gpu(_gpu_free)),
+    gpu_check(3, "ECC", "reset the GPU; replace it if the error recurs", per_gpu(_ecc_errors)),
+    gpu_check(
         4,
         "memory rows",
         "pending: nvidia-smi --gpu-reset; failed: replace it",
         per_gpu(_remapped_rows),
     ),
-    _gpu_check(
+    gpu_check(
         5, "Xids", "orchestrate diagnose on the kernel's log explains the code", _recent_xids
     ),
-    _gpu_check(
+    gpu_check(
         6,
         "throttling",
         "nvidia-smi -q -d PERFORMANCE: cooling, power supply, power brake",
         per_gpu(_throttle_reasons),
     ),
-    _gpu_check(7, "temperature", "look at fans, air flow and inlet", per_gpu(_gpu_temperature)),
-    _gpu_check(
+    gpu_check(7, "temperature", "look at fans, air flow and inlet", per_gpu(_gpu_temperature)),
+    gpu_check(
         8,
         "power limit",
         "nvidia-smi -pl WATTS as root, or -pl of the default",
         per_gpu(_power_limit),
     ),
-    _gpu_check(
+    gpu_check(
         9, "PCIe", "reseat the card; look at BIOS and riser; then reboot", per_gpu(_pcie_link)
     ),
-    _gpu_check(
-        10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks_up
-    ),
-    _gpu_check(
+    gpu_check(10, "NVLink", "nvidia-smi nvlink -s; reset all GPUs; replace on repeat", _nvlinks_up),
+    gpu_check(
         11,
         "NVLink fabric",
         "systemctl restart nvidia-fabricmanager, then reset the GPUs",
         per_gpu(_fabric_state),
     ),
-    _gpu_check(
+    gpu_check(
         12,
         "fabric manager",
         "install the fabric manager of exactly the driver's version and start it",
         _fabric_manager,
     ),
-    _gpu_check(
+    gpu_check(
         13,
         "modes",
         "nvidia-smi -pm 1 -c 0 -mig 0 as root, as the case may be",
         per_gpu(_gpu_modes),
     ),
-    _gpu_check(
+    gpu_check(
         14,
         "ACS",
         "as root: turn ACS off on these bridges (setpci ... ECAP_ACS+6.w=0000) or in the BIOS",
         _acs_redirect,
     ),
-    _gpu_check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu_state),
+    gpu_check(15, "IOMMU", "boot with iommu=pt, or turn the IOMMU off", _iommu_state),
 )

@@ -15,7 +15,7 @@ from orchestrator.core.doctor.check_model import (
     fail_answer,
     unknown_answer,
 )
-from orchestrator.core.doctor.rules.gpus import HARMLESS, OF_PROGRAMS
+from orchestrator.core.doctor.rules.gpus import NO_KERNEL_LOG, is_grave
 
 DAY_S = 86400.0
 XID_DAYS = 30
@@ -32,7 +32,7 @@ def _same_xid_again(look: CheckedNode) -> CheckAnswer:
     if look.subject.past is None:
         return unknown_answer(NO_RECORD)
     if look.facts.xids is None:
-        return unknown_answer("no permission to read the kernel log")
+        return unknown_answer(NO_KERNEL_LOG)
     boots: dict[tuple[int, str], set[str]] = {}
     for boot, code, device in _xids_by_boot(look):
         boots.setdefault((code, device), set()).add(boot)
@@ -49,7 +49,7 @@ def _xids_by_boot(look: CheckedNode) -> Iterator[tuple[str, int, str]]:
     found = [(past.boot_id, past.xids) for past in looks]
     for boot, xids in [*found, (look.facts.boot_id, look.facts.xids or ())]:
         for xid in xids:
-            if xid.switch or xid.code not in OF_PROGRAMS | HARMLESS:
+            if is_grave(xid):
                 yield boot, xid.code, xid.pci
 
 
