@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestrator.core.doctor.check_model import (
     NONE,
@@ -10,25 +10,22 @@ from orchestrator.core.doctor.check_model import (
     Check,
     CheckAnswer,
     CheckedNode,
-    Judge,
     Level,
     Needs,
-    Subject,
     answer_each,
     fail_answer,
     unknown_answer,
 )
 from orchestrator.core.doctor.rules.counter_rates import judge_growth
 from orchestrator.core.doctor.rules.host import stuck_text
+from orchestrator.core.model.facts import Facts, Gpu
 
-NO_SECOND_LOOK = "it could not be asked a second time"
+NO_COUNTER = "no counter could be read"
+Compare = Callable[[CheckedNode, Facts], CheckAnswer]  # with what the second look found
 
 
-def _rising_on_ports(look: CheckedNode) -> CheckAnswer:
+def _rising_on_ports(look: CheckedNode, later: Facts) -> CheckAnswer:
     """By the rates that links bear; see :mod:`counter_rates`."""
-    later = look.subject.later
-    if later is None:
-        return unknown_answer(NO_SECOND_LOOK)
     before = {(hca.name, hca.port): hca.errors for hca in look.facts.hcas}
     answers = [
         (f"{hca.name}:{hca.port}", judge_growth(name, now - old, look.subject.apart_s))
@@ -36,43 +33,35 @@ def _rising_on_ports(look: CheckedNode) -> CheckAnswer:
         for name, now in hca.errors.items()
         if (old := before.get((hca.name, hca.port), {}).get(name)) is not None
     ]
-    return answer_each("port", answers) if answers else unknown_answer("no counter could be read")
+    return answer_each("port", answers) if answers else unknown_answer(NO_COUNTER)
 
 
-def _rising_on_gpus(look: CheckedNode) -> CheckAnswer:
+def _rising_on_gpus(look: CheckedNode, later: Facts) -> CheckAnswer:
     before = {gpu.index: gpu for gpu in look.facts.gpus}
-
-    def counters() -> Iterator[tuple[str, int | None, int | None]]:
-        for gpu in look.subject.later.gpus if look.subject.later else ():
-            old = before.get(gpu.index)
-            if old is not None:
-                label = f"GPU {gpu.index}"
-                yield f"{label} uncorrected ECC", old.ecc.uncorrected, gpu.ecc.uncorrected
-                yield f"{label} corrected ECC", old.ecc.corrected, gpu.ecc.corrected
-                yield f"{label} NVLink errors", old.nvlink.errors, gpu.nvlink.errors
-
-    return _grown_counters(look.subject, counters())
-
-
-def _grown_counters(
-    subject: Subject, counters: Iterator[tuple[str, int | None, int | None]]
-) -> CheckAnswer:
-    if subject.later is None:
-        return unknown_answer(NO_SECOND_LOOK)
-    known = [(name, old, new) for name, old, new in counters if old is not None and new is not None]
+    known = [
+        (f"GPU {gpu.index} {name}", new - old)
+        for gpu in later.gpus
+        if gpu.index in before
+        for name, old, new in _error_counters(before[gpu.index], gpu)
+        if old is not None and new is not None
+    ]
     if not known:
-        return unknown_answer("no counter could be read")
-    grown = [f"{name} +{new - old}" for name, old, new in known if new > old]
+        return unknown_answer(NO_COUNTER)
+    grown = [f"{name} +{more}" for name, more in known if more > 0]
     return fail_answer(", ".join(grown)) if grown else OK
 
 
-def _changed_links(look: CheckedNode) -> CheckAnswer:
+def _error_counters(old: Gpu, new: Gpu) -> Iterator[tuple[str, int | None, int | None]]:
+    yield "uncorrected ECC", old.ecc.uncorrected, new.ecc.uncorrected
+    yield "corrected ECC", old.ecc.corrected, new.ecc.corrected
+    yield "NVLink errors", old.nvlink.errors, new.nvlink.errors
+
+
+def _changed_links(look: CheckedNode, later: Facts) -> CheckAnswer:
     """Ports that came or went between the two looks."""
-    if look.subject.later is None:
-        return unknown_answer(NO_SECOND_LOOK)
     if not look.facts.hcas:
         return NONE
-    now = {(hca.name, hca.port): hca.state for hca in look.subject.later.hcas}
+    now = {(hca.name, hca.port): hca.state for hca in later.hcas}
     changed = [
         f"{hca.name}:{hca.port} {hca.state} -> {now.get((hca.name, hca.port), 'gone')}"
         for hca in look.facts.hcas
@@ -81,11 +70,8 @@ def _changed_links(look: CheckedNode) -> CheckAnswer:
     return fail_answer("; ".join(changed)) if changed else OK
 
 
-def _stuck_processes(look: CheckedNode) -> CheckAnswer:
+def _stuck_processes(look: CheckedNode, later: Facts) -> CheckAnswer:
     """One sleep, or one dead process, that lasted from the first look to the second."""
-    later = look.subject.later
-    if later is None:
-        return unknown_answer(NO_SECOND_LOOK)
     if look.facts.stuck is None or later.stuck is None:
         return unknown_answer("processes")
     before = set(look.facts.stuck)
@@ -93,7 +79,13 @@ def _stuck_processes(look: CheckedNode) -> CheckAnswer:
     return fail_answer(stuck_text(lasting)) if lasting else OK
 
 
-def _rising_check(number: int, name: str, remedy: str, judge: Judge, needs: Needs) -> Check:
+def _rising_check(number: int, name: str, remedy: str, compare: Compare, needs: Needs) -> Check:
+    def judge(look: CheckedNode) -> CheckAnswer:
+        later = look.subject.later
+        if later is None:
+            return unknown_answer("it could not be asked a second time")
+        return compare(look, later)
+
     return Check(
         id=f"OR-DOC-GROW-{number:03}",
         name=name,
