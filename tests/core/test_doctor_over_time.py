@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.doctor.check_model import Level, PastLook, Reading, State, Subject
-from orchestrator.core.doctor.checkup import look_to_keep, looks_at, run_checks
+from orchestrator.core.doctor.checkup import looks_at, looks_to_keep, run_checks
 from orchestrator.core.doctor.rules.counter_rates import LIMITS, judge_growth
 from orchestrator.core.doctor.rules.repeats import count_repairs
 from orchestrator.core.model.facts import Facts, StuckProcess, Xid
@@ -144,10 +144,11 @@ def test_a_record_that_cannot_be_read_is_unknown(good: Facts) -> None:
 def test_what_is_kept_is_what_every_examination_looks_at(good: Facts) -> None:
     grown = replace(good, stuck=(STUCK,), xids=(LOST,))
     subject = Subject(spec=node_spec("n1"), facts=grown, later=grown, at=NOW)
-    kept = look_to_keep(run_checks([subject], Level.TWO_MINUTES), subject)
+    (kept,) = looks_to_keep(run_checks([subject], Level.TWO_MINUTES), [subject])
     assert kept.failed == ("OR-DOC-GPU-005",), "not the check that needs a second look"
     assert kept.xids == (LOST,)
-    assert looks_at([kept, replace(kept, address="elsewhere")], subject.spec) == (kept,)
+    looks = [kept, replace(kept, address="elsewhere")]
+    assert looks_at(looks, [subject.spec]) == {"n1": (kept,)}
 
 
 @pytest.mark.parametrize("now,expected", [(90, State.OK), (91, State.WARN), (95, State.FAIL)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -67,29 +67,43 @@ def readings_in(examined: Examination, *states: State) -> Iterator[Reading]:
         yield from (reading for reading in examined.readings if reading.state is state)
 
 
-def look_to_keep(examined: Examination, subject: Subject) -> PastLook:
+def looks_to_keep(examined: Examination, subjects: Sequence[Subject]) -> list[PastLook]:
     """What later examinations need to know of this one.
 
     Only what every examination looks at: a check of two looks that is not asked is not repaired.
     """
     quick = {check.id for check in CHECKS if check.level is Level.QUICK}
-    failed = readings_in(examined, State.FAIL)
-    mine = [one.check for one in failed if one.node == subject.name and one.check in quick]
+    failed: defaultdict[str, list[str]] = defaultdict(list)
+    for reading in readings_in(examined, State.FAIL):
+        if reading.check in quick:
+            failed[reading.node].append(reading.check)
+    return [_look_to_keep(subject, failed[subject.name]) for subject in subjects]
+
+
+def _look_to_keep(subject: Subject, failed: Sequence[str]) -> PastLook:
     facts = subject.facts
     return PastLook(
         at=subject.at,
         node=subject.name,
-        address=" ".join(subject.spec.ssh.argv),
+        address=_address(subject.spec),
         boot_id=facts.boot_id if facts else "",
-        failed=tuple(mine),
+        failed=tuple(failed),
         xids=(facts.xids or ()) if facts else (),
     )
 
 
-def looks_at(past: Sequence[PastLook], spec: NodeSpec) -> tuple[PastLook, ...]:
-    """Those of one machine: other clusters may have a node of its name."""
-    address = " ".join(spec.ssh.argv)
-    return tuple(look for look in past if (look.node, look.address) == (spec.name, address))
+def looks_at(
+    past: Sequence[PastLook], specs: Sequence[NodeSpec]
+) -> dict[str, tuple[PastLook, ...]]:
+    """Node -> those of its machine: other clusters may have a node of its name."""
+    found: defaultdict[tuple[str, str], list[PastLook]] = defaultdict(list)
+    for look in past:
+        found[look.node, look.address].append(look)
+    return {spec.name: tuple(found[spec.name, _address(spec)]) for spec in specs}
+
+
+def _address(spec: NodeSpec) -> str:
+    return " ".join(spec.ssh.argv)
 
 
 def _answer_check(check: Check, subject: Subject, fleet: Fleet) -> CheckAnswer:

@@ -109,10 +109,10 @@ def _open_record(selected: Cluster) -> PastLooks:
 
 def _keep_looks(record: PastLooks, examined: Examination, subjects: list[Subject]) -> None:
     """For later examinations; that this one is not kept is no fault of the machines."""
-    from orchestrator.core.doctor.checkup import look_to_keep
+    from orchestrator.core.doctor.checkup import looks_to_keep
 
     try:
-        record.add([look_to_keep(examined, subject) for subject in subjects], time.time())
+        record.add(looks_to_keep(examined, subjects), time.time())
     except OSError as error:
         click.echo(f"orchestrate: this examination is not kept: {error}", err=True)
 
@@ -127,15 +127,16 @@ def _make_subjects(
     from orchestrator.core.doctor.checkup import looks_at
 
     again = {answer.node: answer.facts for answer in later}
+    known = None if past is None else looks_at(past, [selected.node(one.node) for one in first])
     now = time.time()
     return [
         Subject(
-            spec=(spec := selected.node(answer.node)),
+            spec=selected.node(answer.node),
             facts=answer.facts,
             later=again.get(answer.node),
             error=_error_text(answer.error) if answer.error is not None else "",
             remedy=answer.error.remedy if answer.error is not None else "",
-            past=past if past is None else looks_at(past, spec),
+            past=None if known is None else known[answer.node],
             at=now,
         )
         for answer in first
