@@ -52,6 +52,7 @@ def show_nvlink(records: Sequence[NodeRecord]) -> Shown:
         record.node: compare_payload(found[record.node], record.collectives) for record in records
     }
     every = [figures for of_node in found.values() for figures in of_node]
+    totals = _figures(every, compared)
     return Shown(
         sections=[
             table_section(
@@ -62,8 +63,8 @@ def show_nvlink(records: Sequence[NodeRecord]) -> Shown:
             *charts_of_nodes(records, "nvlink", SENT, _sending),
             table_section("NVLink: each link", LINK_HEADINGS, _link_rows(found)),
         ],
-        line=_line(every, compared),
-        figures=_figures(every, compared),
+        line=_line(every, totals),
+        figures=totals,
     )
 
 
@@ -139,36 +140,34 @@ def _comparisons(compared: Mapping[str, Comparison | None]) -> Iterator[given.Se
         yield text_section("NVLink: collectives", NOTHING_REPORTED, "soft")
 
 
-def _line(every: Sequence[LinkFigures], compared: Mapping[str, Comparison | None]) -> str:
-    known = [one.sent.bytes for one in every if one.sent.bytes is not None]
+def _line(every: Sequence[LinkFigures], totals: Mapping[str, float]) -> str:
+    known = _sent(every)
     parts = [f"{len(every)} GPUs"]
     if known:
-        parts.append(f"{_gib(sum(known))} sent, highest {_highest(every) / GB:.3g} GB/s of a GPU")
-    ratios = [one.ratio for one in compared.values() if one is not None and one.ratio is not None]
-    if ratios:
-        parts.append(f"{min(ratios):.3f} to {max(ratios):.3f} of what its collectives need")
-    uneven = _unevenness(every)
-    if uneven is not None and uneven > UNEVEN:
+        highest = f"highest {totals['peak_gb_per_s']:.3g} GB/s of a GPU"
+        parts.append(f"{_gib(sum(known))} sent, {highest}")
+    if "formula_ratio_min" in totals:
+        least, most = totals["formula_ratio_min"], totals["formula_ratio_max"]
+        parts.append(f"{least:.3f} to {most:.3f} of what its collectives need")
+    uneven = totals.get("imbalance", 0.0)
+    if uneven > UNEVEN:
         parts.append(f"uneven: the busiest GPU sent {uneven:.2f} times the mean")
     return ", ".join(parts)
 
 
-def _highest(every: Sequence[LinkFigures]) -> float:
-    return max((one.sent.peak for one in every), default=0.0)
-
-
-def _unevenness(every: Sequence[LinkFigures]) -> float | None:
-    return unevenness([one.sent.bytes for one in every if one.sent.bytes is not None])
+def _sent(every: Sequence[LinkFigures]) -> list[float]:
+    return [one.sent.bytes for one in every if one.sent.bytes is not None]
 
 
 def _figures(
     every: Sequence[LinkFigures], compared: Mapping[str, Comparison | None]
 ) -> dict[str, float]:
-    known = [one.sent.bytes for one in every if one.sent.bytes is not None]
-    figures: dict[str, float] = {"gpus": len(every), "peak_gb_per_s": _highest(every) / GB}
+    known = _sent(every)
+    highest = max((one.sent.peak for one in every), default=0.0)
+    figures: dict[str, float] = {"gpus": len(every), "peak_gb_per_s": highest / GB}
     if known and len(known) == len(every):
         figures["sent_bytes"] = sum(known)
-    uneven = _unevenness(every)
+    uneven = unevenness(known)
     if uneven is not None:
         figures["imbalance"] = uneven
     links = [one.imbalance for one in every if one.imbalance is not None]
