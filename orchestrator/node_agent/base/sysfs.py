@@ -49,6 +49,24 @@ def link_target(path: str) -> str:
         return ""
 
 
+def name_and_user(folder: str) -> dict[str, str]:
+    """Of the process whose folder below /proc this is; "" = it is gone, or not ours to see."""
+    return {"name": read_text(os.path.join(folder, "comm"), 64), "user": _owner(folder)}
+
+
+def _owner(folder: str) -> str:
+    import pwd
+
+    try:
+        uid = os.stat(folder).st_uid
+    except OSError:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def boot_id() -> str:
     """Changes at every boot; ``""`` where the kernel does not tell."""
     return read_text("/proc/sys/kernel/random/boot_id", 64)

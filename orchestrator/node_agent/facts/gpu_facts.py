@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.node_agent.base.sysfs import list_names, parse_int, read_text
+from orchestrator.node_agent.base.sysfs import list_names, name_and_user, parse_int, read_text
 from orchestrator.node_agent.facts.gpu_query import (
     NVML,
     TIMEOUT_S,
@@ -67,7 +67,10 @@ def add_topology(
     for gpu, device in zip(gpus, devices.values()):
         gpu["numa_node"], gpu["cpus"] = device.numa_node, device.cpus
         processes = gpu.pop("processes", None)
-        gpu["processes"] = [_named(process, proc) for process in processes or []]
+        gpu["processes"] = [
+            {**process, **name_and_user(os.path.join(proc, str(process["pid"])))}
+            for process in processes or []
+        ]
         gpu["users"] = sorted(process["pid"] for process in processes or [])
         gpu["users_known"] = processes is not None
         if processes is None:
@@ -79,30 +82,6 @@ def add_topology(
         "dmabuf": _dmabuf(proc),
         "fabric_manager": _fabric_manager(sys_root, proc),
     }
-
-
-def _named(process: dict[str, Any], proc: str) -> dict[str, Any]:
-    """Its name and owner, if it runs where we can see it."""
-    folder = os.path.join(proc, str(process["pid"]))
-    return {
-        **process,
-        "name": read_text(os.path.join(folder, "comm"), 64),
-        "user": process_owner(folder),
-    }
-
-
-def process_owner(folder: str) -> str:
-    """Who runs the process whose folder below /proc this is; "" = it is gone."""
-    import pwd
-
-    try:
-        uid = os.stat(folder).st_uid
-    except OSError:
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _paths(

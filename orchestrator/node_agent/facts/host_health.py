@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from orchestrator.node_agent.base.sysfs import list_names, parse_int, read_text
+from orchestrator.node_agent.base.sysfs import list_names, name_and_user, parse_int, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,15 +73,11 @@ def _cannot_end(fields: list[str]) -> bool:
 
 
 def _described(proc: str, pid: str, fields: list[str]) -> dict[str, Any]:
-    from orchestrator.node_agent.facts.gpu_facts import process_owner
-
-    folder = f"{proc}/{pid}"
     return {
         "pid": int(pid),
         "started": int(fields[STARTED]),
         "state": fields[STATE],
-        "name": read_text(f"{folder}/comm", 64),
-        "user": process_owner(folder),
+        **name_and_user(f"{proc}/{pid}"),
     }
 
 
