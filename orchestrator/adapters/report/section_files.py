@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
+from orchestrator.adapters.store.regular_files import read_regular
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.replies.report_sections import MAX_BYTES, ReportSections, parse_sections
 
@@ -49,7 +48,7 @@ def _of_nodes(folder: RunFolder) -> Iterator[NodeSections]:
 def _read_document(name: str, folder: Path) -> Iterator[NodeSections]:
     """Of one folder, if it has sections."""
     try:
-        data = _read_bounded(os.fspath(folder / FILE))
+        data = read_regular(folder / FILE, MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -59,12 +58,3 @@ def _read_document(name: str, folder: Path) -> Iterator[NodeSections]:
         yield NodeSections(name, parse_sections(data, where=f"{name}: {FILE}"))
     except UsageError as error:
         yield NodeSections(name, None, f"{FILE}: {error.why}")
-
-
-def _read_bounded(path: str) -> bytes:
-    """A regular file's content, and one byte more than allowed if it is too long."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError("not a regular file")
-        return file.read(MAX_BYTES + 1)

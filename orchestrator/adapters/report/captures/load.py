@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from orchestrator.adapters.store.regular_files import read_regular
 from orchestrator.core.captures.nvlink import Collectives
 from orchestrator.core.captures.profile import RankProfile
 from orchestrator.core.captures.recorded import NodeRecord, RecordedIndex, Samples
@@ -53,7 +52,7 @@ class _Reader:
     def index(self) -> RecordedIndex | None:
         path = self._folder / INDEX
         try:
-            return _parse(path, sampled.MAX_INDEX_BYTES, sampled.parse_index)
+            return sampled.parse_index(read_regular(path, sampled.MAX_INDEX_BYTES))
         except FileNotFoundError:
             return None
         except (OSError, BadCapture) as error:
@@ -84,15 +83,6 @@ class _Reader:
             if path.name.endswith(".trace.json"):
                 continue
             try:
-                yield _parse(path, most, parse)
+                yield parse(read_regular(path, most))
             except (OSError, BadCapture) as error:
                 self.problems.setdefault(kind, f"{path.name}: {error}")
-
-
-def _parse(path: Path, most: int, parse: Callable[[bytes], T]) -> T:
-    """Of a regular file; one that is too long is refused by ``parse``."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("not a regular file")
-        return parse(file.read(most + 1))
