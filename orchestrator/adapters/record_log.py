@@ -40,7 +40,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in content.splitlines():
         try:
             data = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(data, dict):
             yield data

@@ -10,7 +10,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from orchestrator.adapters.record_log import read_lines
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.doctor.check_model import PastLook
@@ -29,13 +31,9 @@ class PastLooks:
     def read(self) -> tuple[PastLook, ...] | None:
         """The oldest first; None = they cannot be read."""
         try:
-            with self._path.open("rb") as file:
-                content = file.read(2 * MAX_BYTES)
-        except FileNotFoundError:
-            return ()
+            looks = [_parse_look(data) for data in read_lines(self._path)]
         except OSError:
             return None
-        looks = map(_parse_line, content.splitlines())
         return tuple(look for look in looks if look is not None)
 
     def add(self, looks: Iterable[PastLook], now: float) -> None:
@@ -53,10 +51,10 @@ class PastLooks:
                 file.write(b"".join(young[len(young) // 2 :]))
 
 
-def _parse_line(line: bytes) -> PastLook | None:
-    """None for a line that was cut short, or that another version wrote."""
+def _parse_look(data: dict[str, Any]) -> PastLook | None:
+    """None for what another version wrote."""
     try:
-        look = from_json(PastLook, json.loads(line))
+        look = from_json(PastLook, data)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     assert isinstance(look, PastLook)
