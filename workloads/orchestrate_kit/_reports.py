@@ -154,6 +154,13 @@ def append_line(path: str, line: bytes, fresh: bool = False) -> None:
         os.close(fd)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all. Raises ``OSError``."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
 def _print(record: Dict[str, Any]) -> None:
     if rank():
         return
