@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.base.figures import format_figure
 
 if TYPE_CHECKING:
-    from orchestrator.core.costs.job_costs import JobPrediction
+    from orchestrator.core.costs.job_prediction import JobPrediction
     from orchestrator.core.verdict.result import PredictedMetric
 
 Row = tuple[str, str]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.costs.job_costs import JobPrediction
+from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.verdict.result import MetricResult, PredictedMetric
 
 WAITED = 0.02  # part of a step that somebody waited, from which on it is worth a word
