@@ -22,7 +22,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.run.events import Begun
 from orchestrator.core.run.state import new_state
-from orchestrator.core.verdict.deviation import prediction_scores
+from orchestrator.core.verdict.prediction_scores import prediction_scores
 from orchestrator.view.result.summary import summary_lines
 from orchestrator.view.tables.plan_text import plan_lines
 from tests.costs.planned import cost_files, planned, result_of

@@ -165,7 +165,7 @@ def _percent(part: float) -> str:
 def accuracy(cluster: str | None, since: str | None, as_json: bool) -> int:
     """Show how good predictions were, over the runs of the history: MAPE, bias, coverage."""
     from orchestrator.cli.output import plain_data, print_json, print_table
-    from orchestrator.core.verdict.deviation import prediction_scores
+    from orchestrator.core.verdict.prediction_scores import prediction_scores
 
     runs, compared = _compared(cluster, since)
     found = list(prediction_scores(compared))
