@@ -77,7 +77,7 @@ def measure_speed(repeats: int) -> Speed:
         plain = str(_without_predictions(Path(scratch)))
         offline, asking = ("--offline", "--cluster", "nebius1x8"), ("--cluster", "local")
         plans = (
-            _plans("that asks two nodes, wall", asking, plain, repeats, _wall_s),
+            _plans("that asks two nodes, wall", asking, plain, repeats, time.monotonic),
             _plans("offline, CPU", offline, plain, repeats, _cpu_s),
         )
     return Speed(predictions_s=_predict_many(), plans=plans)
@@ -95,10 +95,6 @@ def _plans(
                 times.append(1e3 * (clock() - began))
     with_ms, without_ms = (median(times) for times in taken.values())
     return Plans(what=what, with_ms=with_ms, without_ms=without_ms, repeats=repeats)
-
-
-def _wall_s() -> float:
-    return time.monotonic()
 
 
 def _cpu_s() -> float:
@@ -193,11 +189,8 @@ def scores_markdown(name: str, used: int, found: tuple[Score, ...]) -> str:
         (
             score.figure,
             str(score.points),
-            *(
-                f"{100 * part:.1f} %"
-                for part in (score.mape, score.bias, score.worst, score.inside)
-            ),
-            "" if score.roofline_mape is None else f"{100 * score.roofline_mape:.1f} %",
+            *map(_percent, (score.mape, score.bias, score.worst, score.inside)),
+            "" if score.roofline_mape is None else _percent(score.roofline_mape),
             "; ".join(missed(score)) or ("met" if score.figure in MOST_MAPE else ""),
         )
         for score in found

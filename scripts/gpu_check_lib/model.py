@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .model_points import FINETUNE, POINTS
+from .model_points import FINETUNE, POINTS, by_model
 
 WORKER = Path(__file__).with_name("model_worker.py")
 ALONE_S, TWO_S, FOUR_S = 95.0, 60.0, 70.0  # with the start of a process: 15 to 25 s of each
@@ -64,9 +64,7 @@ def shares_of(size: int, gpus: int) -> Iterable[Share]:
     groups = max(gpus, 1) // size
     if not groups:
         return
-    kinds: dict[tuple[str, str], list[int]] = {}
-    for number in points:
-        kinds.setdefault((POINTS[number].kind, POINTS[number].shape), []).append(number)
+    kinds = by_model(points)
     shares: list[list[int]] = [[] for _ in range(groups)]
     for key in sorted(kinds, key=lambda key: -sum(map(_weight, kinds[key]))):
         min(shares, key=lambda share: sum(map(_weight, share))).extend(kinds[key])

@@ -5,6 +5,7 @@ Chosen before anything was measured, as was the rule that keeps every third of t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,3 +93,11 @@ POINTS = (
     _finetune("qwen2-1.5b", 1, 4096, gpus=2),
     _finetune("qwen2-1.5b", 2, 4096, gpus=2),
 )
+
+
+def by_model(numbers: Iterable[int]) -> dict[tuple[str, str], list[int]]:
+    """Points by kind and shape: one model serves all of a pair, and making one takes seconds."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number in numbers:
+        groups.setdefault((POINTS[number].kind, POINTS[number].shape), []).append(number)
+    return groups

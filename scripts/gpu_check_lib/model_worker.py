@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from finetune.base.settings import Settings  # noqa: E402
 from finetune.base.world import World, joined_world  # noqa: E402
 from finetune.data.packing import Row, text_example  # noqa: E402
 from gpu_check_lib.engine import asked  # noqa: E402
-from gpu_check_lib.model_points import FINETUNE, POINTS, Point  # noqa: E402
+from gpu_check_lib.model_points import FINETUNE, POINTS, Point, by_model  # noqa: E402
 from orchestrate_kit._nvml import Nvml, find_gpus  # noqa: E402
 from orchestrate_serving.builtin.model import Model  # noqa: E402
 from orchestrate_serving.builtin.options import EngineOptions  # noqa: E402
@@ -75,12 +75,11 @@ def main() -> None:
     options = _options()
     with joined_world("auto", 120) as world:
         energy = Energy(world.local_rank)
-        for shape, points in _by_shape(options.points):
+        for (kind, shape), numbers in by_model(options.points).items():
             options.left_bytes = _on_gpu(torch.cuda.memory_allocated, world, 0)
-            model = _model(shape, points[0], world)
-            for number in options.points:
-                if POINTS[number] in points:
-                    _measure(number, model, world, energy, options)
+            model = _model(kind, shape, world)
+            for number in numbers:
+                _measure(number, model, world, energy, options)
             del model
             _empty(world)  # the next one's peak must not contain this one
 
@@ -93,21 +92,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _by_shape(numbers: Sequence[int]) -> Iterator[tuple[str, list[Point]]]:
-    """Points that one model serves, since making one takes seconds."""
-    groups: dict[tuple[str, str], list[Point]] = {}
-    for number in numbers:
-        point = POINTS[number]
-        groups.setdefault((point.kind, point.shape), []).append(point)
-    for (_, shape), points in groups.items():
-        yield shape, points
-
-
-def _model(shape: str, point: Point, world: World) -> Any:
-    """What points of this shape run on."""
+def _model(kind: str, shape: str, world: World) -> Any:
+    """What points of this kind and shape run on."""
     on_gpu = world.device.type == "cuda"
     shape = shape if on_gpu else "tiny"
-    if point.kind == FINETUNE:
+    if kind == FINETUNE:
         return qwen2(shape, world.device)
     from transformers import Qwen2Config
 

@@ -19,10 +19,10 @@ from orchestrator.adapters.report.html_report import render_html
 from orchestrator.adapters.report.markdown import render_markdown
 from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.costs.job_costs import JobPrediction
+from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.run.events import Begun
 from orchestrator.core.run.state import new_state
-from orchestrator.core.verdict.deviation import prediction_scores
+from orchestrator.core.verdict.prediction_scores import prediction_scores
 from orchestrator.view.result.summary import summary_lines
 from orchestrator.view.tables.plan_text import plan_lines
 from tests.costs.planned import cost_files, planned, result_of
@@ -79,6 +79,15 @@ def test_what_is_not_known_is_said(
     assert why in found.without
     _, plan = planned(files)
     assert any("nothing: " in line and why in line for line in plan_lines(plan, None, (), found))
+
+
+def test_without_a_gpu_no_file_is_read(files: CostFiles) -> None:
+    """Most plans are for this machine, which has none."""
+    request, plan = planned(files, gpu="", gpus=0)
+    found = predict_plan(files, request, plan, {})
+    assert found is not None
+    assert "no GPU is used" in found.without
+    assert not files.layout.cost_tables.exists()
 
 
 def test_other_workloads_are_not_predicted(files: CostFiles) -> None:

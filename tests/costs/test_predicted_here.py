@@ -12,7 +12,7 @@ from orchestrator.adapters.costs import predict_run
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.main import main
-from orchestrator.core.costs.job_costs import JobPrediction, PredictedFigure
+from orchestrator.core.costs.job_prediction import JobPrediction, PredictedFigure
 
 pytestmark = pytest.mark.processes
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.adapters.costs.predict_run import predict_plan
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.costs.job_costs import JobPrediction
+from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job

@@ -4,7 +4,8 @@ hardware/gpus/ hardware/models/ hardware/links.yaml hardware/coefficients.yaml
 hardware/calibrations/   what `model calibrate` wrote, JSON
 studies/
 
-Tables that were validated before are read from a cache, since plans want them.
+Tables that were validated before are read from a cache, since plans want them. Their classes are
+imported when they are read: plans without GPUs want none.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
-from orchestrator.core.costs.model_shape import ModelShape
-from orchestrator.core.costs.predict import CostModel
-from orchestrator.core.costs.tables import Calibration, CostTables, model_of
 
 if TYPE_CHECKING:
+    from orchestrator.core.costs.model_shape import ModelShape
+    from orchestrator.core.costs.predict import CostModel
     from orchestrator.core.costs.study.study_model import Study
+    from orchestrator.core.costs.tables import Calibration, CostTables
 
 GPUS, MODELS, STUDIES = "hardware/gpus", "hardware/models", "studies"
 LINKS, COEFFICIENTS = Path("hardware/links.yaml"), Path("hardware/coefficients.yaml")
@@ -68,6 +69,7 @@ class CostFiles:
         return kept
 
     def _read_tables(self, texts: Mapping[str, bytes]) -> CostTables:
+        from orchestrator.core.costs.tables import CostTables
         from orchestrator.parsing.inputs.costs.coefficient_file import load_coefficients
         from orchestrator.parsing.inputs.costs.hardware_file import load_gpu, load_links, load_model
 
@@ -85,12 +87,16 @@ class CostFiles:
 
     def cost_model(self, tables: CostTables, gpu: str) -> CostModel:
         """Of a GPU by the name of its file, with its calibration if there is one."""
+        from orchestrator.core.costs.tables import model_of
+
         return model_of(tables.gpus[gpu].device, tables.assumed, self.calibration(gpu))
 
     def calibration(self, gpu: str) -> Calibration | None:
         """What was fitted for a GPU by the name of its file; None where nothing was. Raises
         :class:`UsageError` for what ``model calibrate`` did not write.
         """
+        from orchestrator.core.costs.tables import Calibration
+
         path = self._find(CALIBRATIONS / f"{gpu}.json")
         if path is None:
             return None
@@ -160,6 +166,8 @@ def model_name(model: str) -> str:
 
 
 def _tables_of(kept: Any) -> CostTables | None:
+    from orchestrator.core.costs.tables import CostTables
+
     try:
         found = from_json(CostTables, kept)
     except (CodecError, TypeError):

@@ -17,7 +17,8 @@ from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.hardware import make_fabric
-from orchestrator.core.costs.job_costs import NotPredicted, planned_gpus, training_job
+from orchestrator.core.costs.job_costs import planned_gpus, training_job
+from orchestrator.core.costs.job_prediction import NotPredicted
 from orchestrator.core.costs.tables import CostTables
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.verdict.result import Status

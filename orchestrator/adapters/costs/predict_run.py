@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.core.base.codec import CodecError, from_json, to_json
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.base.figures import sum_of_all
-from orchestrator.core.costs.job_costs import (
-    JobPrediction,
-    NotPredicted,
-    Price,
-    planned_gpus,
-    require_room,
-    steps_of,
-    training_job,
-    whole_run,
-)
-from orchestrator.core.costs.predict import predict_training
+from orchestrator.core.costs.job_prediction import JobPrediction, used_gpus
 
 if TYPE_CHECKING:
     from orchestrator.adapters.costs.cost_files import CostFiles
@@ -45,37 +34,18 @@ def predict_plan(
     what is not known: the prediction says why it has no figures. ``node_gbit``: rate of the network
     of nodes without facts.
     """
-    if request.job.workload.training is None:
+    source = request.job.workload.training
+    if source is None:
         return None
     try:
-        return _predict(files, request, plan, facts, node_gbit)
+        used_gpus(plan, request.cluster, facts)  # without any, nothing more is imported or read
+        from orchestrator.adapters.costs.predict_training_run import predict_training_run
+
+        return predict_training_run(files, request, source, plan, facts, node_gbit=node_gbit)
     except ValueError as error:  # what is not known, or not covered
         return JobPrediction(figures={}, without=str(error))
     except OrchestrateError as error:
         return JobPrediction(figures={}, without=error.what)
-
-
-def _predict(
-    files: CostFiles,
-    request: RunRequest,
-    plan: Plan,
-    facts: Mapping[str, Facts],
-    node_gbit: float,
-) -> JobPrediction:
-    source = request.job.workload.training
-    assert source is not None
-    tables = files.tables()
-    gpus = planned_gpus(plan, request.cluster, facts, tables, node_gbit)
-    name = str(request.job.values[source.model])
-    if not name:
-        raise NotPredicted("the included model is too small for a GPU to be predicted")
-    job = training_job(request.job, source, files.shape(tables, name), gpus.total)
-    found = predict_training(job, gpus.fabric, files.cost_model(tables, gpus.kind))
-    require_room(found, tables.gpus[gpus.kind].device)
-    prices = [request.cluster.node(share.name).price_per_hour for share in plan.nodes]
-    hourly = sum_of_all(prices)
-    price = None if hourly is None else Price(hourly, request.cluster.currency)
-    return whole_run(found, steps_of(request.job, source), gpus.total, price)
 
 
 class PredictionWriter:

@@ -25,7 +25,6 @@ from orchestrator.core.costs.study.study_model import (
     System,
 )
 
-COLUMNS = tuple(field.name for field in fields(Row))
 LOG = logging.getLogger("orchestrate.model")
 LATEX = {char: "\\" + char for char in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
@@ -52,12 +51,12 @@ def write_tables(outcome: Outcome, folder: Path) -> list[Path]:
 
 
 def _write_texts(outcome: Outcome, folder: Path) -> Iterator[Path]:
-    texts = {"cross-system.csv": csv_text(outcome.rows), "table.tex": latex_table(outcome)}
+    texts = {"cross-system.csv": csv_text(Row, outcome.rows), "table.tex": latex_table(outcome)}
     for system in outcome.study.systems:
         own = [row for row in outcome.rows if row.system == system.name]
-        texts[f"{system.name}.csv"] = csv_text(own)
+        texts[f"{system.name}.csv"] = csv_text(Row, own)
         texts[f"SUMMARY-{system.name}.md"] = summary_text(outcome, system)
-    texts["sensitivity.csv"] = _sensitivity_csv(outcome.sensitivities)
+    texts["sensitivity.csv"] = csv_text(Sensitivity, outcome.sensitivities)
     texts["result.json"] = json.dumps(outcome_record(outcome), indent=1, allow_nan=False) + "\n"
     texts["study.log"] = "\n".join(log_lines(outcome)) + "\n"
     for name, text in texts.items():
@@ -83,21 +82,13 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def csv_text(rows: Iterable[Row]) -> str:
-    """A line a row; numbers as Python writes them, so that none is rounded."""
-    return _csv(COLUMNS, [asdict(row) for row in rows])
-
-
-def _sensitivity_csv(found: Sequence[Sensitivity]) -> str:
-    names = [field.name for field in fields(Sensitivity)]
-    return _csv(names, [asdict(each) for each in found])
-
-
-def _csv(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(kind: type[Row | Sensitivity], records: Iterable[Row | Sensitivity]) -> str:
+    """A line a record of this kind; numbers as Python writes them, so that none is rounded."""
     file = io.StringIO()
+    columns = [field.name for field in fields(kind)]
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(map(asdict, records))
     return file.getvalue()
 
 
@@ -110,12 +101,7 @@ def latex_table(outcome: Outcome) -> str:
         if last and row.system != last:
             lines.append(r"\hline")
         last = row.system
-        cells = (
-            row.system, layout_text(row), row.runtime, f"{row.tokens_per_s:,.0f}",
-            f"{percent(row.communication_share, 1)}", f"{percent(row.efficiency)}",
-            f"{row.usd_per_million:.2f}", f"{row.speedup:.2f}",
-        )  # fmt: skip
-        lines.append(_latex_row(cells))
+        lines.append(_latex_row((*row_cells(row), f"{row.speedup:.2f}")))
     lines += [r"\hline", rf"\multicolumn{{8}}{{l}}{{{FOOTNOTE}}} \\", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
@@ -128,6 +114,15 @@ def _latex_row(cells: Sequence[str]) -> str:
 def percent(part: float, digits: int = 0) -> str:
     """``31.7 %`` of 0.317."""
     return f"{100 * part:.{digits}f} %"
+
+
+def row_cells(row: Row) -> tuple[str, ...]:
+    """What every table for people begins with, from the system to USD per million tokens."""
+    return (
+        row.system, layout_text(row), row.runtime, f"{row.tokens_per_s:,.0f}",
+        percent(row.communication_share, 1), percent(row.efficiency),
+        f"{row.usd_per_million:.2f}",
+    )  # fmt: skip
 
 
 def layout_text(row: Row) -> str:
@@ -152,11 +147,8 @@ def _summary(outcome: Outcome, system: System) -> Iterator[str]:
     yield "| strategy | runtime | tok/s | communication | efficiency | USD / 1M | saved a year |"
     yield "|---|---|---|---|---|---|---|"
     for row in (row for row in outcome.rows if row.system == system.name):
-        yield (
-            f"| {layout_text(row)} | {row.runtime} | {row.tokens_per_s:,.0f} | "
-            f"{percent(row.communication_share, 1)} | {percent(row.efficiency)} | "
-            f"{row.usd_per_million:.2f} | {row.yearly_savings:,.0f} USD |"
-        )
+        _, *cells = row_cells(row)
+        yield f"| {' | '.join(cells)} | {row.yearly_savings:,.0f} USD |"
     yield from ("", rf"\{FOOTNOTE}")
     yield from _listed("What the hardware cannot do", _violation_lines(outcome, system.name))
     yield from _listed("Expected, and what came", _check_lines(outcome, system.name))
@@ -191,7 +183,7 @@ def check_text(check: BandCheck) -> str:
 
 def _figure(name: str, value: float) -> str:
     if name in {"communication_share", "efficiency"}:
-        return f"{percent(value, 1)}"
+        return percent(value, 1)
     return f"{value:,.0f}" if name == "tokens_per_s" else f"{value:.2f}"
 
 

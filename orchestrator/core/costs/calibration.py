@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.estimate import Family, Term
-from orchestrator.core.costs.fitting import MeasuredPoint, fit, leave_one_out
+from orchestrator.core.costs.fitting import MeasuredPoint, fit, leave_one_out, mean_errors
 from orchestrator.core.costs.hardware import Device, Fabric
 from orchestrator.core.costs.inference_prediction import inference_features
 from orchestrator.core.costs.inference_step import InferenceJob
@@ -116,13 +115,9 @@ def terms_of(observation: Observation, figure: str, device: Device) -> Iterable[
 
 
 def _quality(family: FamilyPriors, points: Sequence[MeasuredPoint]) -> FitQuality:
-    found = list(leave_one_out(family.priors, points, family.spread))
-    return FitQuality(
-        points=len(found),
-        mape=fmean(abs(each.error) for each in found),
-        bias=fmean(each.error for each in found),
-        inside=fmean(each.inside for each in found),
-    )
+    left_out = leave_one_out(family.priors, points, family.spread)
+    found = [(each.error, each.inside) for each in left_out]
+    return FitQuality(points=len(found), **mean_errors(found)._asdict())
 
 
 def features_of(job: TrainingJob | InferenceJob) -> Features:

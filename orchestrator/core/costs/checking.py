@@ -9,6 +9,7 @@ from statistics import fmean
 from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.estimate import Interval
+from orchestrator.core.costs.fitting import Compared, mean_errors
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.predict import CostModel, OutOfCoverage, predict_training
 from orchestrator.core.costs.training_step import TrainingJob
@@ -25,29 +26,17 @@ PREDICTED_AS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(Compared):
     """A measured figure beside what the model and the bare roofline say of it."""
 
     label: str
     figure: str
-    measured: float
-    predicted: Interval
     roofline: float | None
 
     @property
-    def error(self) -> float:
-        """Predicted by measured - 1."""
-        return self.predicted.value / self.measured - 1
-
-    @property
     def roofline_error(self) -> float | None:
-        """Likewise, of the roofline."""
+        """Roofline by measured - 1."""
         return None if self.roofline is None else self.roofline / self.measured - 1
-
-    @property
-    def inside(self) -> bool:
-        """Whether the measured value lies in the interval."""
-        return self.predicted.low <= self.measured <= self.predicted.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +98,7 @@ def scores(checks: Sequence[Check]) -> Iterator[Score]:
         yield Score(
             figure=figure,
             points=len(own),
-            mape=fmean(abs(check.error) for check in own),
-            bias=fmean(check.error for check in own),
             worst=max((check.error for check in own), key=abs),
-            inside=fmean(check.inside for check in own),
             roofline_mape=fmean(bare) if bare else None,
+            **mean_errors([(check.error, check.inside) for check in own])._asdict(),
         )

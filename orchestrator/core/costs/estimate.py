@@ -195,22 +195,19 @@ def variance_of(slopes: Sequence[float], covariance: Sequence[Sequence[float]]) 
     )
 
 
-def shares(family: Family, terms: Sequence[Term]) -> Mapping[str, float]:
-    """Which part of the figure each coefficient's terms make: their slopes."""
-    found = weigh(family.names, family.logs, terms)
-    return dict(zip(family.names, found.slopes, strict=True))
-
-
 def product(one: Interval, other: Interval) -> Interval:
     """Of two figures whose errors are independent."""
-    value = one.value * other.value
-    reach = math.exp(quantile(0) * math.hypot(one.log_sd, other.log_sd))
-    return Interval(value=value, low=value / reach, high=value * reach)
+    return _around(one.value * other.value, math.hypot(one.log_sd, other.log_sd))
 
 
 def joined(parts: Sequence[Interval]) -> Interval:
     """The sum of figures whose errors are independent."""
     total = sum(part.value for part in parts)
     variance = sum((part.value / total * part.log_sd) ** 2 for part in parts)
-    reach = math.exp(quantile(0) * math.sqrt(variance))
-    return Interval(value=total, low=total / reach, high=total * reach)
+    return _around(total, math.sqrt(variance))
+
+
+def _around(value: float, log_sd: float) -> Interval:
+    """Of a figure whose logarithm has this standard deviation."""
+    reach = math.exp(quantile(0) * log_sd)
+    return Interval(value=value, low=value / reach, high=value * reach)

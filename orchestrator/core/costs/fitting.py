@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
 
 from orchestrator.core.costs.estimate import Family, Interval, Term, estimate, weigh
 from orchestrator.core.costs.tables import Prior
@@ -32,9 +34,9 @@ class MeasuredPoint:
     cap: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What the other points predict of a point, and what was measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What is predicted of a figure, and what was measured."""
 
     predicted: Interval
     measured: float
@@ -46,8 +48,26 @@ class LeftOut:
 
     @property
     def inside(self) -> bool:
-        """Whether the measured value is in the interval."""
+        """Whether the measured value lies in the interval."""
         return self.predicted.low <= self.measured <= self.predicted.high
+
+
+class MeanErrors(NamedTuple):
+    """Mean absolute percentage error and bias as fractions, and the share inside of intervals."""
+
+    mape: float
+    bias: float
+    inside: float
+
+
+def mean_errors(found: Sequence[tuple[float, bool]]) -> MeanErrors:
+    """Of at least one prediction: its error, and whether the measured value was inside."""
+    errors = [error for error, _ in found]
+    return MeanErrors(
+        mape=fmean(map(abs, errors)),
+        bias=fmean(errors),
+        inside=fmean(inside for _, inside in found),
+    )
 
 
 def fit(priors: Sequence[Prior], points: Sequence[MeasuredPoint], spread: float) -> Family:
@@ -70,12 +90,13 @@ def fit(priors: Sequence[Prior], points: Sequence[MeasuredPoint], spread: float)
 
 def leave_one_out(
     priors: Sequence[Prior], points: Sequence[MeasuredPoint], spread: float
-) -> Iterator[LeftOut]:
+) -> Iterator[Compared]:
     """Each point as predicted by a fit of all others; none where there are fewer than two."""
     for index, point in enumerate(points if len(points) > 1 else ()):
         others = [other for place, other in enumerate(points) if place != index]
         family = fit(priors, others, spread)
-        yield LeftOut(estimate(family, point.terms, point.cap), point.measured)
+        predicted = estimate(family, point.terms, point.cap)
+        yield Compared(predicted=predicted, measured=point.measured)
 
 
 def _search(

@@ -68,12 +68,10 @@ def decode_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[
     its own; several ones have a library's, which may take a second kernel to add up parts.
     """
     shape, memory = job.shape, device.memory_bytes_s
-    length = job.prompt + job.answer / 2
-    cache = BF16 * shape.cache_values() * job.own_rows * length / job.tensor
     kernels = shape.layers * KERNELS_PER_LAYER * MICROSECOND
     yield Term("weights" if job.rows == 1 else "weights_rows", read_bytes(job) / memory, Part.READ)
     yield Term("products", decode_flops(job) / device.flops["bf16"], Part.COMPUTED)
-    yield Term("cache", cache / memory)
+    yield Term("cache", cache_bytes(job, mean_length(job)) / memory)
     if job.rows > 1:
         yield Term("kernels_rows", kernels)
     yield Term("rows", BF16 * job.own_rows * _passed_values(shape) / memory)
@@ -81,6 +79,16 @@ def decode_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[
     yield from _exchange_terms(job, fabric, job.rows)
     yield Term("step", MILLISECOND, Part.HOST)
     yield Term("answers", job.rows * MICROSECOND, Part.HOST)
+
+
+def mean_length(job: InferenceJob) -> float:
+    """Tokens of a sequence in the middle of its answer."""
+    return job.prompt + job.answer / 2
+
+
+def cache_bytes(job: InferenceJob, length: float) -> float:
+    """Keys and values of one GPU's sequences, each of ``length`` tokens."""
+    return BF16 * job.shape.cache_values() * job.own_rows * length / job.tensor
 
 
 def read_bytes(job: InferenceJob) -> float:
@@ -97,8 +105,8 @@ def decode_flops(job: InferenceJob) -> float:
     """Of the matrix products of one GPU's decode step; that with the most loaded experts."""
     shape = job.shape
     load = job.loads(job.rows).load if shape.experts else 1.0
-    mlp = max(1, shape.active_experts) * shape.mlp_weights * load
-    used = shape.layers * (shape.attention_weights + mlp) + shape.table
+    layer = shape.attention_weights + shape.active_mlp_weights * load
+    used = shape.layers * layer + shape.table
     return 2.0 * used * job.own_rows / job.tensor
 
 
@@ -127,8 +135,7 @@ def prefill_flops(job: InferenceJob) -> float:
     """Of the layers over all prompts of one GPU; the output layer sees the last tokens alone."""
     shape, tokens = job.shape, job.own_rows * job.prompt
     load = job.loads(round(job.rows * job.prompt)).load if shape.experts else 1.0
-    mlp = max(1, shape.active_experts) * shape.mlp_weights * load
-    body = shape.layers * (shape.attention_weights + mlp)
+    body = shape.layers * (shape.attention_weights + shape.active_mlp_weights * load)
     return 2.0 * (body * tokens + shape.table * job.own_rows) / job.tensor
 
 
@@ -148,10 +155,9 @@ def memory_terms(job: InferenceJob) -> Iterator[Term]:
     """Peak bytes of one GPU."""
     shape = job.shape
     length = -(-(job.prompt + job.answer) // CACHE_ROUND) * CACHE_ROUND + CACHE_ROUND
-    cached = BF16 * shape.cache_values() * job.own_rows * length / job.tensor
     at_once = min(job.rows * job.prompt, max(job.prompt, PREFILL_TOKENS)) / job.expert
     yield Term("held", BF16 * held_values(job) / job.tensor)
-    yield Term("kept", cached)
+    yield Term("kept", cache_bytes(job, length))
     yield Term("working", BF16 * at_once * _working_values(shape))
 
 
@@ -164,21 +170,19 @@ def held_values(job: InferenceJob) -> float:
 
 def _working_values(shape: ModelShape) -> float:
     """Of one prompt token in the layer under way."""
-    mlp = max(1, shape.active_experts) * shape.intermediate
-    return 4 * mlp + 4 * shape.hidden + 2 * shape.qkv
+    return 4 * shape.active_width + 4 * shape.hidden + 2 * shape.qkv
 
 
 def _passed_values(shape: ModelShape) -> float:
-    mlp = max(1, shape.active_experts) * shape.intermediate
-    layer = HIDDEN_PASSES * shape.hidden + MLP_PASSES * mlp + QKV_PASSES * shape.qkv
+    mlp = MLP_PASSES * shape.active_width
+    layer = HIDDEN_PASSES * shape.hidden + mlp + QKV_PASSES * shape.qkv
     return float(shape.layers * layer + LOGIT_PASSES * shape.vocabulary)
 
 
 def _prompt_values(shape: ModelShape) -> float:
-    mlp = max(1, shape.active_experts) * shape.intermediate
     return float(
         PROMPT_HIDDEN_PASSES * shape.hidden
-        + PROMPT_MLP_PASSES * mlp
+        + PROMPT_MLP_PASSES * shape.active_width
         + PROMPT_QKV_PASSES * shape.qkv
     )
 
@@ -188,8 +192,7 @@ def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float
     ``step_s`` after ``first_s`` for all prompts.
     """
     steps = max(1, job.answer - 1)
-    length = job.prompt + job.answer / 2
-    cache = BF16 * job.shape.cache_values() * job.own_rows * length / job.tensor
+    cache = cache_bytes(job, mean_length(job))
     moved = (steps + job.batches) * read_bytes(job) + steps * cache
     computed = prefill_flops(job) + steps * decode_flops(job)
     yield Term("idle", device.idle_w)
@@ -198,8 +201,7 @@ def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float
 
 def roofline_s(job: InferenceJob, device: Device) -> float:
     """The bare roofline of a decode step: bytes or arithmetic, whichever takes longer."""
-    cache = BF16 * job.shape.cache_values() * job.own_rows * (job.prompt + job.answer / 2)
-    moved = (read_bytes(job) + cache / job.tensor) / device.memory_bytes_s
+    moved = (read_bytes(job) + cache_bytes(job, mean_length(job))) / device.memory_bytes_s
     return max(moved, decode_flops(job) / device.flops["bf16"])
 
 

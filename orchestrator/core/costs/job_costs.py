@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Interval, product
 from orchestrator.core.costs.hardware import Device, Fabric, make_fabric
+from orchestrator.core.costs.job_prediction import (
+    JobPrediction,
+    NotPredicted,
+    PredictedFigure,
+    used_gpus,
+)
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import Prediction
 from orchestrator.core.costs.tables import CostTables
@@ -18,39 +23,12 @@ from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.parameter_conflicts import condition_holds, condition_words
-from orchestrator.core.model.plan import NodePlan, Plan
+from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.workload import Job, TrainingSource
 
 EFFICIENT_TOKENS = 32_768  # of a micro-batch that the workload chooses (batch_size_search.py)
 HOUR_S = 3600.0
 NETWORKS = {CommMode.NCCL_IB: "infiniband", CommMode.NCCL_SOCKET: "ethernet"}
-
-
-class NotPredicted(ValueError):
-    """Why nothing can be said of a run; the message names what is missing."""
-
-
-@wire("PredictedFigure")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictedFigure:
-    """A figure's most likely value, and bounds that hold it in 90 % of runs."""
-
-    value: float
-    low: float
-    high: float
-    unit: str
-
-
-@wire("JobPrediction")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPrediction:
-    """What a planned run will take. ``basis``: what was measured before; ``without``: why there are
-    no figures.
-    """
-
-    figures: Mapping[str, PredictedFigure]
-    basis: str = ""
-    without: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +50,7 @@ def planned_gpus(
     """By what was probed, else by the inventory and ``node_gbit``, the rate of each node's network.
     Raises :class:`NotPredicted`.
     """
-    names = {name for share in plan.nodes for name in _gpu_names(share, cluster, facts)}
-    if not names:
-        raise NotPredicted("no GPU is used, or its kind is not known")
+    names = used_gpus(plan, cluster, facts)
     kinds = {tables.gpu_called(name) for name in names}
     if len(kinds) > 1:
         raise NotPredicted(f"the GPUs are of different kinds: {', '.join(sorted(names))}")
@@ -90,14 +66,6 @@ def planned_gpus(
         total=plan.world_size,
         fabric=make_fabric(tables.gpus[kind], tables.links, max(sizes), network, rate),
     )
-
-
-def _gpu_names(share: NodePlan, cluster: Cluster, facts: Mapping[str, Facts]) -> Iterator[str]:
-    if share.name in facts:
-        used = set(share.gpus)
-        yield from (gpu.name for gpu in facts[share.name].gpus if gpu.index in used)
-    elif share.gpus or cluster.node(share.name).gpus.type:
-        yield from filter(None, [cluster.node(share.name).gpus.type])
 
 
 def _network(plan: Plan, facts: Mapping[str, Facts], node_gbit: float) -> tuple[str, float]:

@@ -47,6 +47,16 @@ class ModelShape:
         return 3 * self.hidden * self.intermediate
 
     @property
+    def active_width(self) -> int:
+        """Width of the MLP, or of all experts together, that a token passes through."""
+        return max(1, self.active_experts) * self.intermediate
+
+    @property
+    def active_mlp_weights(self) -> int:
+        """Values of the MLP or the experts that a token uses in one layer."""
+        return max(1, self.active_experts) * self.mlp_weights
+
+    @property
     def table(self) -> int:
         """Values of the embedding, and of the output layer."""
         return self.vocabulary * self.hidden
@@ -64,8 +74,7 @@ class ModelShape:
     @property
     def used_matrices(self) -> int:
         """As ``matrices``, of what one token uses."""
-        used = self.attention_weights + max(1, self.active_experts) * self.mlp_weights
-        return self.layers * used + self.table
+        return self.layers * (self.attention_weights + self.active_mlp_weights) + self.table
 
     @property
     def parameters(self) -> int:

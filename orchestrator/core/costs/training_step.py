@@ -77,8 +77,8 @@ def attention_flops(job: TrainingJob) -> float:
 def passed_bytes(job: TrainingJob) -> float:
     """Through memory, beside products."""
     shape = job.shape
-    mlp = max(1, shape.active_experts) * shape.intermediate
-    layer = HIDDEN_PASSES * shape.hidden + MLP_PASSES * mlp + QKV_PASSES * shape.qkv
+    mlp = MLP_PASSES * shape.active_width
+    layer = HIDDEN_PASSES * shape.hidden + mlp + QKV_PASSES * shape.qkv
     values = shape.layers * layer + LOGIT_PASSES * shape.vocabulary
     return float(BF16 * job.accumulation * job.tokens * values)
 
@@ -127,14 +127,13 @@ def held_bytes(job: TrainingJob) -> int:
 def kept_values(job: TrainingJob) -> int:
     """Of one token in one layer, from its forward to its backward pass (fused/memory.py)."""
     shape, thin = job.shape, 7 * job.rank
-    wide = 2 * max(1, shape.active_experts) * shape.intermediate + 2 * job.rank
+    wide = 2 * shape.active_width + 2 * job.rank
     return 2 * shape.hidden + shape.qkv + shape.mixed + thin + wide
 
 
 def _layer_bytes(job: TrainingJob) -> float:
     shape = job.shape
-    mlp = max(1, shape.active_experts) * shape.intermediate
-    return float(BF16 * job.tokens * (3 * mlp + 4 * shape.hidden))
+    return float(BF16 * job.tokens * (3 * shape.active_width + 4 * shape.hidden))
 
 
 def _head_bytes(job: TrainingJob) -> float:

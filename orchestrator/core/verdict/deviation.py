@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Iterator, Mapping
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.costs.job_costs import JobPrediction
+from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.verdict.result import MetricResult, PredictedMetric
 
 WAITED = 0.02  # part of a step that somebody waited, from which on it is worth a word
@@ -84,32 +82,3 @@ def _memory_cause(*, more: bool) -> str:
 def _value(metrics: Mapping[str, MetricResult], name: str) -> float:
     metric = metrics.get(name)
     return metric.value or 0.0 if metric is not None else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictionScore:
-    """How good the predictions of one figure were, over ``runs``: mean absolute percentage error
-    and bias as fractions, and the share that was inside of the 90 % interval.
-    """
-
-    name: str
-    runs: int
-    mape: float
-    bias: float
-    inside: float
-
-
-def prediction_scores(compared: Iterable[PredictedMetric]) -> Iterator[PredictionScore]:
-    """Of every figure that was predicted and measured."""
-    errors: dict[str, list[tuple[float, bool]]] = {}
-    for each in compared:
-        if each.error is not None and each.inside is not None:
-            errors.setdefault(each.name, []).append((each.error, each.inside))
-    for name, found in errors.items():
-        yield PredictionScore(
-            name=name,
-            runs=len(found),
-            mape=fmean(abs(error) for error, _ in found),
-            bias=fmean(error for error, _ in found),
-            inside=fmean(inside for _, inside in found),
-        )

@@ -15,7 +15,7 @@ from orchestrator.parsing.replies.display_text import clean_line
 from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds, format_size
 
 if TYPE_CHECKING:
-    from orchestrator.core.costs.job_costs import JobPrediction
+    from orchestrator.core.costs.job_prediction import JobPrediction
 
 MAX_SKIPPED = 20
 

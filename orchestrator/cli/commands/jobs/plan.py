@@ -11,12 +11,12 @@ from orchestrator.cli.options import job_options, json_option, pick_job
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.core.costs.job_costs import JobPrediction
+    from orchestrator.core.costs.job_prediction import JobPrediction
     from orchestrator.core.model.facts import Facts
     from orchestrator.core.model.plan import Plan
     from orchestrator.core.model.request import RunRequest
 
-PREDICTING = "orchestrator.adapters.costs.predict_run"
+PREDICTING = "orchestrator.adapters.costs.predict_training_run"
 
 
 @click.command(context_settings={"allow_interspersed_args": False})

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.commands.planning.model_fits import accuracy, advise, calibrate
+from orchestrator.cli.commands.planning.model_fits import accuracy, advise, calibrate, cost_files
 from orchestrator.cli.options import json_option
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.costs.cost_files import CostFiles
     from orchestrator.core.costs.study.study_model import Outcome
 
 LOGGER = "orchestrate.model"
@@ -41,7 +40,7 @@ def list_studies(as_json: bool) -> None:
     """List the studies that a name reaches: project, then home, then bundled."""
     from orchestrator.cli.output import print_json, print_table
 
-    files = _files()
+    files = cost_files()
     rows = []
     for entry in files.studies():
         try:
@@ -66,7 +65,7 @@ def show(name: str, as_json: bool) -> None:
     from orchestrator.adapters.costs.study_files import input_lines
     from orchestrator.cli.output import plain_data, print_json
 
-    study = _files().study(name)
+    study = cost_files().study(name)
     if as_json:
         print_json("study", plain_data(study))
         return
@@ -85,7 +84,7 @@ def new(name: str) -> None:
             id="model.name",
             remedy="letters, digits, - and _",
         )
-    text = _files().catalog.find_file("studies", "study", "moe-scaling").read_bytes()
+    text = cost_files().catalog.find_file("studies", "study", "moe-scaling").read_bytes()
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("xb") as file:
@@ -115,7 +114,7 @@ def run(name: str, out: str | None, no_figures: bool, debug: bool, as_json: bool
     from orchestrator.core.costs.study.study_checks import run_study
 
     began = time.monotonic()
-    study = _files().study(name)
+    study = cost_files().study(name)
     if not no_figures:
         require_matplotlib()
     folder = Path(out or f"{study.name}-results")
@@ -134,12 +133,6 @@ def run(name: str, out: str | None, no_figures: bool, debug: bool, as_json: bool
     else:
         _print_outcome(outcome, folder)
     return 0
-
-
-def _files() -> CostFiles:
-    from orchestrator.adapters.costs.cost_files import CostFiles
-
-    return CostFiles.from_environment(os.environ)
 
 
 def _say(text: str) -> None:
@@ -176,51 +169,33 @@ def _logged(folder: Path, *, debug: bool) -> Iterator[None]:
 
 def _print_outcome(outcome: Outcome, folder: Path) -> None:
     """What people want first: the table, what cannot be, what was expected, what matters."""
-    from orchestrator.adapters.costs.study_files import (
-        check_text,
-        layout_text,
-        percent,
-        sensitivity_text,
-    )
+    from orchestrator.adapters.costs.study_files import check_text, row_cells
     from orchestrator.cli.output import print_table
 
-    headings = (
-        "system",
-        "strategy",
-        "runtime",
-        "tok/s",
-        "comm.",
-        "efficiency",
-        "USD/1M",
-        "saved/y",
-    )
-    rows = [
-        (
-            row.system, layout_text(row), row.runtime, f"{row.tokens_per_s:,.0f}",
-            percent(row.communication_share, 1), percent(row.efficiency),
-            f"{row.usd_per_million:.2f}", f"{row.yearly_savings:,.0f}",
-        )
-        for row in outcome.rows
-    ]  # fmt: skip
     click.echo("predicted, not measured")
-    print_table(headings, rows)
-    _print_list(
-        "the hardware cannot do this", (f"{v.system}: {v.text}" for v in outcome.violations)
+    print_table(
+        ("system", "strategy", "runtime", "tok/s", "comm.", "efficiency", "USD/1M", "saved/y"),
+        [(*row_cells(row), f"{row.yearly_savings:,.0f}") for row in outcome.rows],
     )
+    cannot = (f"{each.system}: {each.text}" for each in outcome.violations)
+    _print_list("the hardware cannot do this", cannot)
     checks = (f"{check.band.system}: {check_text(check)}" for check in outcome.checks)
     _print_list("expected, and what came", checks)
-    moved = [
-        f"{system.name}: {sensitivity_text(each)}"
-        for system in outcome.study.systems
-        for each in [s for s in outcome.sensitivities if s.system == system.name][
-            :SHOWN_SENSITIVITIES
-        ]
-    ]
-    _print_list("what moves the result most", iter(moved))
+    _print_list("what moves the result most", _moved_most(outcome))
     click.echo(f"\nall files: {folder}")
 
 
-def _print_list(title: str, lines: Iterator[Any]) -> None:
+def _moved_most(outcome: Outcome) -> Iterator[str]:
+    """The first inputs of each system."""
+    from orchestrator.adapters.costs.study_files import sensitivity_text
+
+    for system in outcome.study.systems:
+        own = (each for each in outcome.sensitivities if each.system == system.name)
+        for each in islice(own, SHOWN_SENSITIVITIES):
+            yield f"{system.name}: {sensitivity_text(each)}"
+
+
+def _print_list(title: str, lines: Iterator[str]) -> None:
     body = list(lines)
     if body:
         click.echo(f"\n{title}")

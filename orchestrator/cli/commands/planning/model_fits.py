@@ -42,7 +42,7 @@ def calibrate(sources: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     from orchestrator.adapters.costs.observations import observe
     from orchestrator.cli.output import print_json
 
-    files = _files()
+    files = cost_files()
     tables = files.tables()
     observations, skipped = observe(files, tables, sources)
     _require(observations, skipped)
@@ -120,7 +120,7 @@ def _coefficients(fitted: Calibration) -> Iterator[dict[str, Any]]:
     for name, family in fitted.families.items():
         for place, part in enumerate(family.names):
             off = math.exp(math.sqrt(family.covariance[place][place]))
-            value = math.exp(family.logs[place])
+            value = family.coefficient(part)
             yield {"family": name, "coefficient": part, "value": value, "factor": off}
 
 
@@ -165,7 +165,7 @@ def _percent(part: float) -> str:
 def accuracy(cluster: str | None, since: str | None, as_json: bool) -> int:
     """Show how good predictions were, over the runs of the history: MAPE, bias, coverage."""
     from orchestrator.cli.output import plain_data, print_json, print_table
-    from orchestrator.core.verdict.deviation import prediction_scores
+    from orchestrator.core.verdict.prediction_scores import prediction_scores
 
     runs, compared = _compared(cluster, since)
     found = list(prediction_scores(compared))
@@ -192,7 +192,7 @@ def _compared(cluster: str | None, since: str | None) -> tuple[int, list[Any]]:
     from orchestrator.core.history.run_record import RunQuery
     from orchestrator.parsing.inputs.past_time import parse_past_time
 
-    store = open_history(_files().layout)
+    store = open_history(cost_files().layout)
     begin = None if since is None else parse_past_time(since, time.time())
     runs = 0
     compared: list[Any] = []
@@ -236,7 +236,7 @@ def advise(
 
     names = [name for name in clusters.split(",") if name]
     found = compare_clusters(
-        _files(), workload, model, names, settings=settings, node_gbit=network_gbit
+        cost_files(), workload, model, names, settings=settings, node_gbit=network_gbit
     )
     if as_json:
         print_json("advice", {"clusters": [plain_data(each) for each in found]})
@@ -254,22 +254,18 @@ def advise(
 
 
 def _advice_row(cluster: str, gpus: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
-    from orchestrator.core.base.figures import format_figure
+    from orchestrator.adapters.report.prediction_text import interval_text
 
     def told(name: str) -> str:
         each = figures.get(name)
-        if each is None:
-            return ""
-        value, low, high = (
-            format_figure(number, each.unit) for number in (each.value, each.low, each.high)
-        )
-        return f"{value} ({low} to {high})"
+        return "" if each is None else interval_text(each.value, each.low, each.high, each.unit)
 
     names = ("training_s", "tokens_per_s", "peak_memory_bytes", "energy", "cost")
     return (cluster, gpus, *map(told, names))
 
 
-def _files() -> CostFiles:
+def cost_files() -> CostFiles:
+    """Those of this folder, the user's and bundled ones."""
     from orchestrator.adapters.costs.cost_files import CostFiles
 
     return CostFiles.from_environment(os.environ)

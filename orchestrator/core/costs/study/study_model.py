@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core.costs.hardware import Device, Fabric
@@ -189,7 +188,6 @@ class Outcome:
     checks: tuple[BandCheck, ...] = ()
     violations: tuple[Violation, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()
-    settings: Mapping[str, float] = field(default_factory=dict)
 
     def row(self, system: str, strategy: Strategy, runtime: str) -> Row:
         """Raises ``KeyError``."""

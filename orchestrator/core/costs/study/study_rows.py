@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from orchestrator.core.costs.collectives import all_to_all_s
 from orchestrator.core.costs.expert_load import Routing, imbalance, shared_out
@@ -63,17 +64,11 @@ def study_row(
     first: Row | None = None,
 ) -> Row:
     """One combination; ``first`` is the same with the first runtime."""
-    mixture = study.mixture
     group, copies = system.layout(strategy)
-    rate = rate_alone(study, system, runtime)
-    alone_s = mixture.sequences / rate
-    load = _load(mixture, group, runtime)
-    share = mixture.expert_share
-    compute_s = alone_s * (1 - share + share * load)
-    sent_s = _communication_s(mixture, system, group) * runtime.communication
-    step_s = compute_s + sent_s
     gpus = group * copies
-    tokens = mixture.sequences * gpus / step_s
+    rate = rate_alone(study, system, runtime)
+    step = _step(study.mixture, system, group, runtime, rate)
+    tokens = study.mixture.sequences * gpus / step.seconds
     usd = per_million(system.price_per_gpu_hour * gpus, tokens)
     yearly = usd * study.tokens_per_month * MONTHS / MILLION
     return Row(
@@ -84,17 +79,42 @@ def study_row(
         group=group,
         copies=copies,
         tokens_per_s=tokens,
-        compute_s=compute_s,
-        communication_s=sent_s,
-        communication_share=sent_s / step_s,
-        imbalance=load,
+        compute_s=step.compute_s,
+        communication_s=step.sent_s,
+        communication_share=step.sent_s / step.seconds,
+        imbalance=step.load,
         efficiency=tokens / (gpus * rate),
         speedup=tokens / rate,
-        amdahl=amdahl(serial_part(sent_s / alone_s, gpus), gpus),
+        amdahl=amdahl(serial_part(step.sent_s / step.alone_s, gpus), gpus),
         usd_per_million=usd,
         yearly_usd=yearly,
         yearly_savings=0.0 if first is None else first.yearly_usd - yearly,
-        fits=held_bytes(mixture, group) <= usable_bytes(system),
+        fits=held_bytes(study.mixture, group) <= usable_bytes(system),
+    )
+
+
+class _Step(NamedTuple):
+    """Seconds of a step: of one GPU alone, and in its group; ``load`` of the most loaded one."""
+
+    alone_s: float
+    compute_s: float
+    sent_s: float
+    load: float
+
+    @property
+    def seconds(self) -> float:
+        """In the group, of both parts."""
+        return self.compute_s + self.sent_s
+
+
+def _step(mixture: Mixture, system: System, group: int, runtime: Runtime, rate: float) -> _Step:
+    alone_s, share = mixture.sequences / rate, mixture.expert_share
+    load = _load(mixture, group, runtime)
+    return _Step(
+        alone_s=alone_s,
+        compute_s=alone_s * (1 - share + share * load),
+        sent_s=_communication_s(mixture, system, group) * runtime.communication,
+        load=load,
     )
 
 
