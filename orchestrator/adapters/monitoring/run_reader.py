@@ -119,7 +119,7 @@ class RunReader:
         """
         divided = self.tally.divided
         if divided is not None and divided.total:
-            return (divided.done + divided.failed) / divided.total
+            return divided.settled / divided.total
         broken = set(self.tally.broken_nodes())
         return min((p.ratio for p in ranks if p.node not in broken), default=None)
 
