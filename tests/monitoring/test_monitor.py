@@ -115,7 +115,8 @@ def test_a_run_that_is_seen_before_its_request_gets_its_names(tmp_path: Path) ->
     folder = begin(tmp_path)
     request_text = folder.request.read_bytes()
     folder.request.unlink()
-    monitor, names = Monitor(Layout(tmp_path)), []
+    monitor = Monitor(Layout(tmp_path))
+    names: list[tuple[str, ...]] = []
     for _ in range(2):
         found = {sample.metric.name: sample for sample in monitor.collect(NOON)}
         names.append(found["orchestrate_run_info"].labels[1:4])
