@@ -139,6 +139,7 @@ def test_requests_of_a_load_test_become_histograms(tmp_path: Path) -> None:
     )
     records = [one, replace(one, failure="timeout"), replace(one, failure="stopped")]
     write_requests(folder.node_artifacts("a") / "requests.jsonl", *records)
+    write_requests(folder.node_artifacts("a", replaced=1) / "requests.jsonl", *records)
     samples = Monitor(Layout(tmp_path)).collect(folder.result.stat().st_mtime)
 
     found = {sample.metric.name: sample for sample in samples if sample.labels == ("r1",)}
