@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BenchError, Stopped
+from .report import table
 from .rounds import say
 
 MET, FAILED, MISSED = 0, 1, 5
@@ -53,6 +54,12 @@ def write_json(path: Path | None, machine: Mapping[str, str], **measured: object
         return
     report: dict[str, Any] = {"schema_version": 1, "machine": dict(machine), **measured}
     path.write_text(json.dumps(report, indent=1, default=str) + "\n")
+
+
+def print_report(machine: Mapping[str, str], text: str) -> None:
+    """What was measured, below what it was measured on."""
+    print(table(("what", "value"), list(machine.items())) + "\n")
+    print(text, end="", flush=True)
 
 
 @contextlib.contextmanager

@@ -167,6 +167,21 @@ def test_damaged_dumps_are_refused(content: bytes) -> None:
             parse(io.BytesIO(content))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_whose_compressed_content_is_damaged_is_refused(method: int) -> None:
+    """torch.save compresses nothing, but zip readers decompress, each with errors of its own."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as made:
+        made.writestr("a/data.pkl", pickle.dumps({"logical_count": list(range(500))}))
+    whole = file.getvalue()
+    begin = whole.index(b"data.pkl") + len(b"data.pkl")
+
+    for place in range(begin, begin + 60):
+        damaged = whole[:place] + b"\xff\xff" + whole[place + 2 :]
+        with pytest.raises(BadExpertFile):
+            parse_sglang_dump(io.BytesIO(damaged))
+
+
 def tensor(shape: list[int], offsets: list[int], kind: str = "I32") -> bytes:
     entry = {"dtype": kind, "shape": shape, "data_offsets": offsets}
     header = json.dumps({"global_expert_load_window": entry}).encode()

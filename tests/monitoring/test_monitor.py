@@ -111,6 +111,22 @@ def test_a_schedule_before_its_first_night_misses_nothing(tmp_path: Path) -> Non
     assert "orchestrate_nightly_state" not in values(tmp_path, NOON + 60)
 
 
+def test_a_run_that_is_seen_before_its_request_gets_its_names(tmp_path: Path) -> None:
+    folder = begin(tmp_path)
+    request_text = folder.request.read_bytes()
+    folder.request.unlink()
+    monitor = Monitor(Layout(tmp_path))
+    names: list[tuple[str, ...]] = []
+    for _ in range(2):
+        found = {sample.metric.name: sample for sample in monitor.collect(NOON)}
+        names.append(found["orchestrate_run_info"].labels[1:4])
+        folder.request.write_bytes(request_text)
+
+    asked = json.loads(request_text)
+    cluster, workload = asked["cluster"]["name"], asked["job"]["workload"]["name"]
+    assert names == [("", "", ""), (cluster, workload, asked["launcher"])]
+
+
 def write_requests(path: Path, *records: RequestRecord) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"{to_line(record)}\n" for record in records) + '{"torn": ')
@@ -123,6 +139,7 @@ def test_requests_of_a_load_test_become_histograms(tmp_path: Path) -> None:
     )
     records = [one, replace(one, failure="timeout"), replace(one, failure="stopped")]
     write_requests(folder.node_artifacts("a") / "requests.jsonl", *records)
+    write_requests(folder.node_artifacts("a", replaced=1) / "requests.jsonl", *records)
     samples = Monitor(Layout(tmp_path)).collect(folder.result.stat().st_mtime)
 
     found = {sample.metric.name: sample for sample in samples if sample.labels == ("r1",)}

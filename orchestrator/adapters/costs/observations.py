@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +9,15 @@ from pathlib import Path
 from orchestrator.adapters.catalog.catalog import read_bounded
 from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.adapters.history.import_runs import run_folders
-from orchestrator.adapters.history.run_entry import read_findings, read_request
+from orchestrator.adapters.history.run_entry import read_findings, read_plan, read_request
 from orchestrator.adapters.store.layout import RunFolder, valid_run_id
 from orchestrator.adapters.store.run_list import read_result
-from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.hardware import make_fabric
 from orchestrator.core.costs.job_costs import planned_gpus, training_job
 from orchestrator.core.costs.job_prediction import NotPredicted
 from orchestrator.core.costs.tables import CostTables
-from orchestrator.core.model.plan import Plan
 from orchestrator.core.verdict.result import Status
 from orchestrator.parsing.inputs.costs.points_file import load_points
 
@@ -95,8 +92,11 @@ def observe_run(files: CostFiles, tables: CostTables, folder: RunFolder) -> Obse
     source = request.job.workload.training
     if source is None:
         raise NotPredicted(f"{result.workload} does not say what a step of it is")
+    plan = read_plan(folder)
+    if plan is None:
+        raise NotPredicted("its plan cannot be read")
     facts, _ = read_findings(folder.journal)
-    gpus = planned_gpus(_plan(folder), request.cluster, facts, tables)
+    gpus = planned_gpus(plan, request.cluster, facts, tables)
     shape = files.shape(tables, str(request.job.values[source.model]))
     figures = {
         MEASURED_AS[name]: metric.value
@@ -110,12 +110,3 @@ def observe_run(files: CostFiles, tables: CostTables, folder: RunFolder) -> Obse
         fabric=gpus.fabric,
         figures=figures,
     )
-
-
-def _plan(folder: RunFolder) -> Plan:
-    try:
-        plan = from_json(Plan, json.loads(folder.plan.read_bytes()))
-    except (OSError, ValueError, CodecError):
-        raise NotPredicted("its plan cannot be read") from None
-    assert isinstance(plan, Plan)
-    return plan

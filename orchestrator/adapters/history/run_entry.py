@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from orchestrator.adapters.history.stored_run import HistoryEntry, figures_of
 from orchestrator.adapters.report.drawing.charts import MAX_CHARTS, thin_curve
@@ -19,9 +20,12 @@ from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.history.derive_key import derive_key
 from orchestrator.core.history.run_record import Curve, RunRecord
 from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import Prepared, Probed
 from orchestrator.core.verdict.result import Result
+
+T = TypeVar("T")
 
 _EVENTS = {wire_name(event): event for event in (Probed, Prepared)}
 
@@ -95,15 +99,24 @@ def _read_curves(path: Path) -> dict[str, Curve]:
 
 def read_request(folder: RunFolder) -> RunRequest | None:
     """What the run was asked to do; None where that cannot be read."""
-    try:
-        request = from_json(RunRequest, json.loads(folder.request.read_bytes()))
-    except (OSError, ValueError, CodecError):
-        return None
-    assert isinstance(request, RunRequest)
-    return request
+    return _read_record(folder.request, RunRequest)
+
+
+def read_plan(folder: RunFolder) -> Plan | None:
+    """Where its ranks were to run; None where that cannot be read."""
+    return _read_record(folder.plan, Plan)
 
 
 def read_settings(folder: RunFolder) -> dict[str, str]:
     """The values of the workload's parameters as text; none where the folder is gone."""
     request = read_request(folder)
     return {} if request is None else {name: str(v) for name, v in request.job.values.items()}
+
+
+def _read_record(path: Path, kind: type[T]) -> T | None:
+    try:
+        record = from_json(kind, json.loads(path.read_bytes()))
+    except (OSError, ValueError, CodecError):
+        return None
+    assert isinstance(record, kind)
+    return record

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from orchestrator.adapters.history.database import HistoryDatabase, Session
+from orchestrator.adapters.history.database import HistoryDatabase, Session, Values
 from orchestrator.adapters.history.stored_run import (
     RUN_COLUMNS,
     HistoryEntry,
@@ -35,6 +35,17 @@ from orchestrator.core.verdict.result import Result, Status
 
 _FROM = " FROM run JOIN comparison_key ON comparison_key.number = run.key_number"
 _BATCH = 200  # runs whose figures are read at once
+# (run_id, finished, value, status, code, commit, unit, direction), newest first.
+_SERIES_ROWS = """
+SELECT run.run_id, run.finished, figure.value, run.status, run.code, run.commit_id,
+ metric.unit, metric.direction FROM (SELECT run.* FROM run JOIN comparison_key
+ ON comparison_key.number = run.key_number WHERE comparison_key.digest = :digest
+ ORDER BY run.finished DESC, run.number DESC LIMIT :limit) AS run
+ LEFT JOIN figure ON figure.run_number = run.number AND figure.metric_number IN
+ (SELECT number FROM metric WHERE name = :metric)
+ LEFT JOIN metric ON metric.number = figure.metric_number
+ ORDER BY run.finished DESC, run.number DESC
+"""
 
 
 class RunOutline(NamedTuple):
@@ -103,19 +114,13 @@ class HistoryStore:
 
     def outline_runs(self) -> list[RunOutline]:
         """All runs without their figures, newest first."""
-        if not self._database.exists():
-            return []
-        with self._database.reading() as session:
-            order = " ORDER BY run.finished DESC, run.number DESC"
-            columns = "SELECT run.run_id, run.finished, comparison_key.digest"
-            return [RunOutline(*row) for row in session.fetch_rows(columns + _FROM + order)]
+        columns = "SELECT run.run_id, run.finished, comparison_key.digest"
+        order = " ORDER BY run.finished DESC, run.number DESC"
+        return [RunOutline(*row) for row in self._fetch_rows(columns + _FROM + order)]
 
     def count_statuses(self) -> dict[Status, int]:
         """How many runs ended how."""
-        if not self._database.exists():
-            return {}
-        with self._database.reading() as session:
-            rows = session.fetch_rows("SELECT status, COUNT(*) FROM run GROUP BY status")
+        rows = self._fetch_rows("SELECT status, COUNT(*) FROM run GROUP BY status")
         return {Status(status): int(count) for status, count in rows}
 
     def latest_runs(self, limit: int) -> list[RunRecord]:
@@ -137,12 +142,9 @@ class HistoryStore:
 
     def list_runs(self, limit: int) -> list[RunLine]:
         """The latest runs, newest first, without what takes long to read."""
-        if not self._database.exists():
-            return []
-        with self._database.reading() as session:
-            columns = "SELECT run_id, started, finished, cluster, workload, status FROM run"
-            order = " ORDER BY finished DESC, number DESC LIMIT :limit"
-            return [RunLine(*row) for row in session.fetch_rows(columns + order, {"limit": limit})]
+        columns = "SELECT run_id, started, finished, cluster, workload, status FROM run"
+        order = " ORDER BY finished DESC, number DESC LIMIT :limit"
+        return [RunLine(*row) for row in self._fetch_rows(columns + order, {"limit": limit})]
 
     def find_runs(self, beginning: str, limit: int = 2) -> tuple[RunRecord, ...]:
         """The run whose id is ``beginning``, else those whose ids begin with it, newest first."""
@@ -173,24 +175,19 @@ class HistoryStore:
         }
 
     def _read_document(self, run_id: str, column: str) -> bytes | None:
-        if not self._database.exists():
-            return None
-        with self._database.reading() as session:
-            rows = session.fetch_rows(
-                f"SELECT {column} FROM run_document JOIN run ON run.number = run_number"
-                " WHERE run_id = :run",
-                {"run": run_id},
-            )
+        rows = self._fetch_rows(
+            f"SELECT {column} FROM run_document JOIN run ON run.number = run_number"
+            " WHERE run_id = :run",
+            {"run": run_id},
+        )
         return rows[0][0] if rows else None
 
     # ---- series ----------------------------------------------------------------------------------
 
     def read_series(self, key: ComparisonKey, metric: str, limit: int) -> FigureSeries:
         """The latest ``limit`` runs with this key, oldest first. Without runs it has no points."""
-        rows: list[tuple[Any, ...]] = []
-        if self._database.exists():
-            with self._database.reading() as session:
-                rows = _series_rows(session, key, metric, limit)
+        values = {"digest": key.digest, "metric": metric, "limit": limit}
+        rows = self._fetch_rows(_SERIES_ROWS, values)[::-1]
         known = next((row for row in reversed(rows) if row[6] is not None), None)
         return FigureSeries(
             key=key,
@@ -229,11 +226,15 @@ class HistoryStore:
 
     def read_baselines(self) -> dict[str, Any]:
         """Name -> content, sorted by name."""
-        if not self._database.exists():
-            return {}
-        with self._database.reading() as session:
-            rows = session.fetch_rows("SELECT name, content FROM baseline ORDER BY name")
+        rows = self._fetch_rows("SELECT name, content FROM baseline ORDER BY name")
         return {name: _parsed_json(content, self.where) for name, content in rows}
+
+    def _fetch_rows(self, query: str, values: Values | None = None) -> list[tuple[Any, ...]]:
+        """What one query finds; nothing where there is no history yet."""
+        if not self._database.exists():
+            return []
+        with self._database.reading() as session:
+            return session.fetch_rows(query, values or {})
 
 
 def insert_entry(session: Session, entry: HistoryEntry) -> None:
@@ -362,24 +363,6 @@ def _records(session: Session, numbers: Sequence[int]) -> list[RunRecord]:
     )
     found = {row[0]: record_from_row(row[1:], figures.get(row[0], {})) for row in rows}
     return [found[number] for number in numbers if number in found]
-
-
-def _series_rows(
-    session: Session, key: ComparisonKey, metric: str, limit: int
-) -> list[tuple[Any, ...]]:
-    """(run_id, finished, value, status, code, commit, unit, direction), oldest first."""
-    rows = session.fetch_rows(
-        "SELECT run.run_id, run.finished, figure.value, run.status, run.code, run.commit_id,"
-        " metric.unit, metric.direction FROM (SELECT run.* FROM run JOIN comparison_key"
-        " ON comparison_key.number = run.key_number WHERE comparison_key.digest = :digest"
-        " ORDER BY run.finished DESC, run.number DESC LIMIT :limit) AS run"
-        " LEFT JOIN figure ON figure.run_number = run.number AND figure.metric_number IN"
-        " (SELECT number FROM metric WHERE name = :metric)"
-        " LEFT JOIN metric ON metric.number = figure.metric_number"
-        " ORDER BY run.finished DESC, run.number DESC",
-        {"digest": key.digest, "metric": metric, "limit": limit},
-    )
-    return rows[::-1]
 
 
 def _parsed(parse: Any, content: bytes, where: str) -> Any:

@@ -21,8 +21,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """``kind``: timeseries, stat, table or heatmap. ``unit`` in Grafana's names: s, bytes, watt,
-    celsius, percentunit, joule, Bps, or none.
+    """``kind``: timeseries, stat or table. ``unit`` in Grafana's names: s, bytes, watt, celsius,
+    percentunit, Bps, or none.
     """
 
     title: str
@@ -102,7 +102,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
                 "expr": query.expr,
                 "legendFormat": query.legend,
                 "instant": panel.kind == "table",
-                "format": {"table": "table", "heatmap": "heatmap"}.get(panel.kind, "time_series"),
+                "format": "table" if panel.kind == "table" else "time_series",
             }
             for number, query in enumerate(panel.queries)
         ],

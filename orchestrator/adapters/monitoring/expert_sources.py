@@ -29,11 +29,7 @@ _READERS: dict[str, Callable[[BufferedReader], ExpertTable]] = {
 
 def find_telemetry(folder: RunFolder) -> Path | None:
     """What a run's ranks wrote of their routers, once it has come; of several nodes the first."""
-    try:
-        found = sorted(folder.artifacts.glob(f"*/{TELEMETRY}"))
-    except OSError:
-        return None
-    return next((path for path in found if ".attempt-" not in path.parent.name), None)
+    return next(iter(folder.outputs_called(TELEMETRY)), None)
 
 
 def read_expert_file(path: Path) -> ExpertTable:

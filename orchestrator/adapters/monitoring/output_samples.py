@@ -40,9 +40,7 @@ class _Outputs:
     def __init__(self, folder: RunFolder) -> None:
         self._run_id = folder.run_id
         self._latencies = RequestLatencies()
-        self._files = [
-            _RequestFile(path) for path in sorted(folder.artifacts.glob(f"*/{REQUESTS}"))
-        ]
+        self._files = [_RequestFile(path) for path in folder.outputs_called(REQUESTS)]
         self._experts = list(_expert_samples(folder))
 
     def read(self) -> Iterator[Sample]:

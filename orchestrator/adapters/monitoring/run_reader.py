@@ -5,17 +5,16 @@ Everything is bounded: a look reads at most so much of each file, and the next o
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar, get_args
 
 from orchestrator.adapters.store.journal import Entry, JournalReader
 from orchestrator.adapters.store.latest_progress import RankProgress, read_live_state
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.metric_series import Point, PointReader
+from orchestrator.adapters.store.run_list import read_names
 from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.monitoring.catalogue import MAX_FIGURES
@@ -45,30 +44,31 @@ class RunReader:
         self._figures: dict[str, Point] = {}
         self._engines: dict[str, dict[str, float]] = {}
         self._steps: deque[tuple[int, float]] = deque(maxlen=STEP_POINTS)
-        self._request = _request_names(folder)
+        self._names = read_names(folder)
 
-    def look(self, state: str, result: Result | None) -> RunView:
-        """The run as it is now; ``state`` as listings show it. Raises ``OrchestrateError`` for a
-        damaged journal, ``OSError``.
+    def look(self, state: str, started: float | None, result: Result | None) -> RunView:
+        """The run as it is now; ``state`` and ``started`` as listings show them. Raises
+        ``OrchestrateError`` for a damaged journal, ``OSError``.
         """
         for entry in _portions(self._journal.read_each):
             self._take_entry(entry)
         for point in _portions(self._points.read):
             self._take_point(point)
         ranks, telemetry = read_live_state(self.folder.progress)
-        identity = read_identity(self.folder.coordinator)
         heard = [p.at for p in ranks] + [point.t for point in self._figures.values()]
         reported = max(heard, default=None)
-        cluster, workload, launcher = self._names(result)
+        if not any(self._names):  # it was seen before its request was written
+            self._names = read_names(self.folder)
+        named = self._names if result is None else result
         return RunView(
             run_id=self.folder.run_id,
             state=state,
             tally=self.tally,
-            cluster=cluster,
-            workload=workload,
-            launcher=launcher,
+            cluster=named.cluster,
+            workload=named.workload,
+            launcher=named.launcher,
             mode=self._mode(result),
-            started=identity.at if identity else None,
+            started=started,
             last_event=_latest(self._last_event, reported),
             last_progress=reported,
             progress=self._progress(ranks),
@@ -119,14 +119,9 @@ class RunReader:
         """
         divided = self.tally.divided
         if divided is not None and divided.total:
-            return (divided.done + divided.failed) / divided.total
+            return divided.settled / divided.total
         broken = set(self.tally.broken_nodes())
         return min((p.ratio for p in ranks if p.node not in broken), default=None)
-
-    def _names(self, result: Result | None) -> tuple[str, str, str]:
-        if result is not None:
-            return result.cluster, result.workload, result.launcher
-        return self._request
 
     def _mode(self, result: Result | None) -> str:
         """How ranks communicate: as the result says, or as the last probe proved."""
@@ -172,21 +167,3 @@ def _tokens(ranks: tuple[RankProgress, ...]) -> dict[str, float]:
                 found[progress.node] = found.get(progress.node, 0.0) + value
                 break
     return found
-
-
-def _request_names(folder: RunFolder) -> tuple[str, str, str]:
-    """(cluster, workload, launcher) of what was asked for; empty where that cannot be read."""
-    try:
-        data: Any = json.loads(folder.request.read_bytes())
-    except (OSError, ValueError):
-        return "", "", ""
-    job = _part(data, "job")
-    workload = _part(job, "workload").get("name")
-    names = (_part(data, "cluster").get("name"), workload, data.get("launcher"))
-    cluster, workload, launcher = (name if isinstance(name, str) else "" for name in names)
-    return cluster, workload, launcher
-
-
-def _part(data: Any, key: str) -> Mapping[str, Any]:
-    part = data.get(key) if isinstance(data, dict) else None
-    return part if isinstance(part, dict) else {}

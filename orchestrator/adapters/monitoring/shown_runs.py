@@ -6,7 +6,8 @@ from collections import Counter
 
 from orchestrator.adapters.monitoring.run_reader import RunReader
 from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.run_list import read_result, summarise
+from orchestrator.adapters.store.liveness import read_identity
+from orchestrator.adapters.store.run_list import read_result, unfinished_state
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.monitoring.catalogue import MAX_RUNS, SHOWN_S
 from orchestrator.core.monitoring.run_samples import RunView
@@ -36,10 +37,11 @@ class ShownRuns:
     def _view(self, reader: RunReader) -> RunView | None:
         try:
             result = read_result(reader.folder)
-            state = result.status.value if result else summarise(reader.folder).state
+            identity = read_identity(reader.folder.coordinator)
+            state = result.status.value if result else unfinished_state(identity)
             if result is None:
                 self.live_states[state] += 1
-            return reader.look(state, result)
+            return reader.look(state, identity.at if identity else None, result)
         except (OSError, ValueError, OrchestrateError):
             self.unreadable += 1
             return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from orchestrator.adapters.store.atomic_files import write_atomic
 
 
 def write_for_collector(path: Path, content: bytes) -> None:
@@ -11,10 +12,4 @@ def write_for_collector(path: Path, content: bytes) -> None:
 
     Raises ``OSError``; the old file then stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, content, mode=0o644, durable=False)

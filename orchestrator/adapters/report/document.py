@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.adapters.history.run_entry import read_plan
 from orchestrator.adapters.report.drawing.charts import Chart, draw_charts
 from orchestrator.adapters.report.drawing.trend_chart import TrendChart
 from orchestrator.adapters.report.energy_text import Row, cost_rows, energy_rows
@@ -15,7 +15,6 @@ from orchestrator.adapters.report.section_files import NodeSections, read_sectio
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
 from orchestrator.core.base import figures
-from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.verdict.result import MetricResult, Result, Verdict
 
@@ -67,7 +66,7 @@ def load_report(folder: RunFolder, result: Result, trends: tuple[TrendChart, ...
     """Gather what the run's folder holds; parts that are missing or damaged stay empty."""
     return Report(
         result=result,
-        plan=_read_plan(folder.plan),
+        plan=read_plan(folder),
         charts=draw_charts(read_series(folder.metrics)),
         artifacts=tuple(_list_files(folder, folder.artifacts)),
         logs=tuple(_list_files(folder, folder.logs)),
@@ -96,15 +95,6 @@ def gate_text(metric: MetricResult) -> str:
 def verdict_text(metric: MetricResult) -> str:
     """What the gate says; empty where there is none."""
     return "" if metric.verdict is Verdict.UNGATED else metric.verdict.value
-
-
-def _read_plan(path: Path) -> Plan | None:
-    try:
-        plan = from_json(Plan, json.loads(path.read_bytes()))
-    except (OSError, ValueError, CodecError):
-        return None
-    assert isinstance(plan, Plan)
-    return plan
 
 
 def _list_files(folder: RunFolder, below: Path) -> Iterator[StoredFile]:

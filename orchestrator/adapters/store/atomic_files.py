@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, readable by their owner only."""
+"""Files that appear complete or not at all, readable by their owner only unless asked."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` (mode 0600): readers see the old file, or all of the new one.
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Put ``content`` at ``path``: readers see the old file, or all of the new one. What is not
+    ``durable`` may be missing or old after a power cut.
 
     The directory must exist. Raises ``OSError``; ``path`` is then unchanged, and no temporary file
     stays.
@@ -67,12 +68,15 @@ def write_atomic(path: Path, content: bytes) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), mode)
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_dir(path.parent)
+    if durable:
+        sync_dir(path.parent)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

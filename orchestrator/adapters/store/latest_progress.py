@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.core.run.events import Event, Progressed
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.state import RunState
@@ -101,13 +102,8 @@ class ProgressFile:
             "ranks": [asdict(progress) for progress in self._latest.values()],
             "telemetry": [asdict(read) for read in self._telemetry.values()],
         }
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(content), "ascii")
-            temporary.chmod(0o600)
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            write_atomic(self._path, json.dumps(content).encode("ascii"), durable=False)
 
 
 class LiveState(NamedTuple):

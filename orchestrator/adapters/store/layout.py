@@ -163,6 +163,14 @@ class RunFolder:
         suffix = "" if replaced is None else f".attempt-{replaced}"
         return self.artifacts / (_component(node) + suffix)
 
+    def outputs_called(self, file: str) -> list[Path]:
+        """``file`` of each node that has it, in the last attempt, in the order of their names."""
+        try:
+            found = sorted(self.artifacts.glob(f"*/{file}"))
+        except OSError:
+            return []
+        return [path for path in found if ".attempt-" not in path.parent.name]
+
     def left_out(self, node: str) -> Path:
         """Which outputs of ``node`` did not come. Raises ``ValueError`` for an unsafe name."""
         return self.path / "left-out" / f"{_component(node)}.json"

@@ -9,18 +9,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.adapters.report.result_json import parse_object, to_object
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
+from orchestrator.adapters.store.liveness import (
+    Liveness,
+    ProcessIdentity,
+    liveness,
+    read_identity,
+)
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean_run
 from orchestrator.core.verdict.result import Result
 
 LAST = "last"
 UNATTENDED = "unattended"
+_UNDER_WAY = {
+    Liveness.ALIVE: "running",
+    Liveness.DEAD: UNATTENDED,
+    Liveness.ELSEWHERE: "elsewhere",
+}
 
 
 def new_run_id(now: datetime, name: str, source: random.Random) -> str:
@@ -89,18 +99,36 @@ def summarise(folder: RunFolder) -> RunSummary:
     result = read_result(folder)
     if result is not None:
         return _of_result(result, started)
-    request = _read_json(folder.request)
-    alive = {
-        Liveness.ALIVE: "running",
-        Liveness.DEAD: UNATTENDED,
-        Liveness.ELSEWHERE: "elsewhere",
-    }
+    names = read_names(folder)
     return RunSummary(
         run_id=folder.run_id,
-        state=alive[liveness(identity)],
+        state=unfinished_state(identity),
+        cluster=names.cluster,
+        workload=names.workload,
+        started=started,
+    )
+
+
+def unfinished_state(identity: ProcessIdentity | None) -> str:
+    """The state of a run without a result, by who coordinates it: see :class:`RunSummary`."""
+    return _UNDER_WAY[liveness(identity)]
+
+
+class RequestNames(NamedTuple):
+    """What a run was asked for, by name; empty where that cannot be read."""
+
+    cluster: str
+    workload: str
+    launcher: str
+
+
+def read_names(folder: RunFolder) -> RequestNames:
+    """From the request, without the rest of it."""
+    request = _read_json(folder.request)
+    return RequestNames(
         cluster=_text(request, "cluster", "name"),
         workload=_text(request, "job", "workload", "name"),
-        started=started,
+        launcher=_text(request, "launcher"),
     )
 
 

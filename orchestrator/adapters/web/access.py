@@ -49,7 +49,7 @@ def refuse(request: Request, settings: PageSettings) -> AccessRefusal | None:
     if not settings.token:
         local = is_loopback(request.peer)
         return None if local else AccessRefusal(403, "without a token only this machine may read")
-    if request.path.startswith(OPEN_PATHS) or _is_known(request.headers, settings.token):
+    if request.path.startswith(OPEN_PATHS) or _is_known(request.headers, settings):
         return None
     return AccessRefusal(401, "the token is missing or wrong", login=True)
 
@@ -96,9 +96,8 @@ def _is_own_form(headers: Mapping[str, str]) -> bool:
     return origin.partition("://")[2] == headers.get("host", "") and bool(origin)
 
 
-def _is_known(headers: Mapping[str, str], token: str) -> bool:
+def _is_known(headers: Mapping[str, str], settings: PageSettings) -> bool:
     """By the cookie of a browser, or the header of a program."""
-    settings = PageSettings(token=token)
     kind, _, offered = headers.get("authorization", "").partition(" ")
     if kind.casefold() == "bearer" and is_token(offered.strip(), settings):
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from statistics import median
 
 from orchestrator.core.history.run_record import RunFigure, RunRecord
@@ -50,7 +51,7 @@ def _ratio(figure: RunFigure, before: float) -> float | None:
 
 def _measured(run: RunRecord) -> Iterator[tuple[str, RunFigure]]:
     measured = ((name, figure) for name, figure in run.figures.items() if figure.measured)
-    return (pair for pair, _ in zip(measured, range(MAX_FIGURES), strict=False))
+    return islice(measured, MAX_FIGURES)
 
 
 def _value(run: RunRecord, name: str, unit: str) -> float | None:

@@ -93,7 +93,7 @@ def _work_samples(run: RunView) -> Iterator[Sample]:
     if divided is not None:
         yield run_metrics.RUN_SAMPLES.sample(divided.done, name, "done")
         yield run_metrics.RUN_SAMPLES.sample(divided.failed, name, "failed")
-        queued = divided.total - divided.done - divided.failed
+        queued = divided.total - divided.settled
         yield run_metrics.RUN_QUEUE.sample(queued if run.is_live else 0, name)
     if run.leased is not None and run.is_live:
         yield run_metrics.RUN_LEASED.sample(run.leased, name)

@@ -72,8 +72,7 @@ def scaling_signals(runs: Iterable[RunView]) -> ScalingSignals:
     for run in runs:
         nodes += run.engines.values()
         if run.tally.divided is not None:
-            divided = run.tally.divided
-            queues.append(divided.total - divided.done - divided.failed)
+            queues.append(run.tally.divided.total - run.tally.divided.settled)
     queues += [node[WAITING] for node in nodes if WAITING in node]
     backlogs = [n[WAITING] * n[TOKENS] for n in nodes if WAITING in n and TOKENS in n]
     return ScalingSignals(

@@ -156,6 +156,11 @@ class Divided:
     final: bool = False
     invalid: str = ""
 
+    @property
+    def settled(self) -> int:
+        """How many samples are done or given up."""
+        return self.done + self.failed
+
 
 @wire("RoundClosed")
 @dataclass(frozen=True, slots=True, kw_only=True)

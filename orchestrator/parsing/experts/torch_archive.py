@@ -8,9 +8,11 @@ before that its operations are looked through, for some of them make it allocate
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import pickletools
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +41,17 @@ OPERATIONS = frozenset(
     " LONG_BINGET".split()
 )
 
+# Nobody bounds what damage makes the readers raise. A zip archive: BadZipFile and EOFError for its
+# frame, KeyError for a member that is not there, zlib's and lzma's own errors for its content, and
+# RuntimeError for one that is encrypted or (NotImplementedError) compressed in another way.
+# A pickle: see pickle.UnpicklingError's documentation; RecursionError is a RuntimeError, too.
+_FOREIGN = (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError)
+_DAMAGED = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError),
+    *(zlib.error, lzma.LZMAError),
+)
+_REFUSED = (MemoryError, OverflowError, RuntimeError)
+
 
 def read_torch_archive(file: io.BufferedIOBase) -> Any:
     """The object that was saved, its tensors as arrays. Raises :class:`BadExpertFile`."""
@@ -47,11 +60,11 @@ def read_torch_archive(file: io.BufferedIOBase) -> Any:
             return _TensorUnpickler(archive).load()
     except BadExpertFile:
         raise
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError) as error:
+    except _FOREIGN as error:
         raise BadExpertFile(f"no file of torch.save: {str(error)[:200]}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError) as error:
+    except _DAMAGED as error:
         raise BadExpertFile(f"damaged: {str(error)[:200]}") from error
-    except (MemoryError, OverflowError, RecursionError, NotImplementedError, RuntimeError) as error:
+    except _REFUSED as error:
         raise BadExpertFile(f"refused: {type(error).__name__}") from error
 
 

@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, reported, write_json
+from bench_lib.command import (
+    MET,
+    MISSED,
+    REPEATS,
+    RUNS,
+    Command,
+    print_report,
+    reported,
+    write_json,
+)
 from bench_lib.history import Row, history_markdown, history_rows
 from bench_lib.machine import describe
-from bench_lib.report import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace, facts: dict[str, str], rows: Sequence[Row]) -> None:
     write_json(arguments.json, facts, rows=[asdict(row) for row in rows])
-    print(table(("what", "value"), list(facts.items())) + "\n", flush=True)
-    print(history_markdown(rows), end="", flush=True)
+    print_report(facts, history_markdown(rows))
 
 
 COMMAND = Command(

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, Command, write_json
+from bench_lib.command import MET, MISSED, REPEATS, Command, print_report, write_json
 from bench_lib.cost_model import (
     held_out_scores,
     measure_speed,
@@ -16,7 +16,6 @@ from bench_lib.cost_model import (
     speed_markdown,
 )
 from bench_lib.machine import describe
-from bench_lib.report import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         speed=asdict(speed),
         held_out=[{"file": name, "scores": [asdict(s) for s in found]} for name, _, found in held],
     )
-    print(table(("what", "value"), list(facts.items())) + "\n")
-    print(speed_markdown(speed) + "\n")
+    print_report(facts, speed_markdown(speed) + "\n\n")
     for name, used, found in held:
         print(scores_markdown(name, used, found) + "\n", flush=True)
     right = not any(missed(score) for _, _, found in held for score in found)

@@ -7,9 +7,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, write_json
+from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, print_report, write_json
 from bench_lib.machine import describe
-from bench_lib.report import table
 from bench_lib.scrape import measure_scrapes, scrape_markdown
 
 
@@ -27,8 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = describe(arguments.python, None)
     found = measure_scrapes(arguments.python, nodes=arguments.nodes, scrapes=arguments.repeats)
     write_json(arguments.json, facts, scrape=asdict(found))
-    print(table(("what", "value"), list(facts.items())) + "\n", flush=True)
-    print(scrape_markdown(found), end="", flush=True)
+    print_report(facts, scrape_markdown(found))
     return MET if found.met else MISSED
 
 

@@ -7,9 +7,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, write_json
+from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, print_report, write_json
 from bench_lib.machine import describe
-from bench_lib.report import table
 from bench_lib.steps import measure_steps, steps_markdown
 
 SIZES = (50, 200, 1000)
@@ -28,8 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = describe(sys.executable, None)
     found = measure_steps(sorted(set(arguments.nodes)), arguments.repeats)
     write_json(arguments.json, facts, steps=[asdict(steps) for steps in found])
-    print(table(("what", "value"), list(facts.items())) + "\n", flush=True)
-    print(steps_markdown(found), end="", flush=True)
+    print_report(facts, steps_markdown(found))
     return MET if all(steps.met for steps in found) else MISSED
 
 

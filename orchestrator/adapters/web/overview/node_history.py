@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.adapters.history.open_store import open_history
-from orchestrator.adapters.history.run_entry import read_request
+from orchestrator.adapters.history.run_entry import read_plan, read_request
 from orchestrator.adapters.store.journal import JournalReader
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.run_list import RunSummary, read_result
@@ -20,7 +19,6 @@ from orchestrator.core.doctor.check_model import Level, State, Subject
 from orchestrator.core.doctor.checkup import readings_in, run_checks
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.events import Probed
 from orchestrator.core.verdict.result import NodeResult
 
@@ -132,7 +130,7 @@ class NodeHistory:
     def _holders(self, run: RunSummary) -> Iterator[tuple[str, Holder]]:
         if run.state in OVER:
             return
-        plan = _read_plan(self._layout.run(run.run_id))
+        plan = read_plan(self._layout.run(run.run_id))
         for share in plan.nodes if plan is not None else ():
             yield share.name, Holder(run_id=run.run_id, gpus=fold_indices(share.gpus))
 
@@ -165,14 +163,6 @@ def _row(cluster: str, name: str, known: _Known) -> NodeRow:
         findings=known.findings,
         spots=tuple(known.spots),
     )
-
-
-def _read_plan(folder: RunFolder) -> Plan | None:
-    try:
-        plan = from_json(Plan, json.loads(folder.plan.read_bytes()))
-    except (OSError, ValueError):
-        return None
-    return plan if isinstance(plan, Plan) else None
 
 
 def _read_probes(folder: RunFolder, workers: Sequence[NodeSpec]) -> Iterator[tuple[str, _Probe]]:

@@ -15,6 +15,7 @@ from orchestrator.adapters.report.drawing.charts import (
     thin_curve,
 )
 from orchestrator.adapters.store.metric_series import Point, Series
+from orchestrator.core.history.run_record import Curve
 
 DRAWN_POINTS = 12_000  # of all lines together
 LEAST_POINTS = 40
@@ -26,11 +27,16 @@ class _Line:
     node: str
     values: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def curve(self) -> Curve:
+        """By ascending steps."""
+        return tuple(sorted(self.values.items()))
+
     def add(self, step: int, value: float) -> None:
         """Of a repeated step the last counts."""
         self.values[step] = value
         if len(self.values) > 2 * MAX_POINTS:
-            self.values = dict(thin_curve(tuple(sorted(self.values.items()))))
+            self.values = dict(thin_curve(self.curve))
 
 
 class LiveCurves:
@@ -56,7 +62,7 @@ class LiveCurves:
         lines = sum(len(ranks) for ranks in self._metrics.values())
         most = max(LEAST_POINTS, min(MAX_POINTS, DRAWN_POINTS // max(1, lines)))
         series = [
-            Series(name, line.unit, line.node, rank, thin_curve(_sorted(line), most))
+            Series(name, line.unit, line.node, rank, thin_curve(line.curve, most))
             for name, ranks in sorted(self._metrics.items())
             for rank, line in sorted(ranks.items())
         ]
@@ -75,7 +81,3 @@ class LiveCurves:
             self._hidden.setdefault(point.name, set()).add(point.rank)
             return None
         return ranks.setdefault(point.rank, _Line(point.unit, point.node))
-
-
-def _sorted(line: _Line) -> tuple[tuple[int, float], ...]:
-    return tuple(sorted(line.values.items()))

@@ -134,7 +134,7 @@ class RunPageView:
     def samples(self) -> tuple[int, int] | None:
         """(settled, total) of divisible work."""
         divided = self.state.divided if self.state is not None else None
-        return (divided.done + divided.failed, divided.total) if divided is not None else None
+        return (divided.settled, divided.total) if divided is not None else None
 
     @property
     def ranks(self) -> tuple[RankState, ...]:
