@@ -7,7 +7,6 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.adapters.migration.migration_folder import MigrationFolder
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
@@ -51,7 +50,7 @@ class WayBackOrder:
 
 def write_way_back(
     folder: MigrationFolder, order: WayBackOrder, restore: Mapping[str, bytes]
-) -> Path:
+) -> None:
     """The script, and ``restore/`` with the digests of what is in it. Raises ``OSError``, and
     :class:`UsageError` for a bundle without an inventory.
     """
@@ -72,7 +71,6 @@ def write_way_back(
     )
     write_atomic(folder.way_back, script.encode())
     folder.way_back.chmod(0o700)
-    return folder.way_back
 
 
 def run_way_back(
