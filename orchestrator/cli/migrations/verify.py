@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ from orchestrator.adapters.migration.way_back import (
     write_way_back,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
-from orchestrator.adapters.store.background_command import own_environment
+from orchestrator.adapters.store.background_command import own_command, own_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.migrations.options import VerifyOptions
 from orchestrator.cli.migrations.run_side import make_bundle
@@ -102,8 +101,8 @@ def _try(layout: Layout, folder: MigrationFolder, playbook: Playbook, old: Bundl
     """Run the script, and compare what its run was with what the old bundle says of that step."""
     run_id = f"way-back-{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     click.echo(f"orchestrate: trying the way back, run {run_id}", err=True)
-    own = shlex.join([sys.executable, "-P", "-m", "orchestrator"])
-    ended = run_way_back(folder, run_id, {**own_environment(layout), "ORCHESTRATE": own})
+    environment = {**own_environment(layout), "ORCHESTRATE": shlex.join(own_command())}
+    ended = run_way_back(folder, run_id, environment)
     after: RunRecord | None = None
     try:
         after = read_entry(layout.run(run_id)).record

@@ -20,6 +20,7 @@ from orchestrator.adapters.nightly.schedule_store import (
 )
 from orchestrator.adapters.nightly.wake_program import wake_environment
 from orchestrator.adapters.run_process import run_process
+from orchestrator.adapters.store.background_command import own_command
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.adapters.suite.suite_folder import (
@@ -113,7 +114,7 @@ class NightShift:
         self._record(RecordKind.STARTED, night, run_id=run_id, reason=reason)
         try:
             outcome = run_process(
-                run_arguments(self.schedule, run_id),
+                own_command(run_arguments(self.schedule, run_id)),
                 environment=self._environment(),
                 folder=self.schedule.folder,
                 output=self.folder.output(night),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.adapters.run_process import CommandOutcome, run_process
-from orchestrator.adapters.store.background_command import own_environment
+from orchestrator.adapters.store.background_command import own_command, own_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.log_tail import last_line
@@ -124,7 +124,7 @@ class StepRunner:
     def _run_command(self, step: Step, words: list[str]) -> CommandOutcome:
         output = self.folder.output(step.name)
         return run_process(
-            words,
+            own_command(words),
             environment=own_environment(self.layout),
             folder=os.getcwd(),  # noqa: PTH109 - as text
             output=output,
