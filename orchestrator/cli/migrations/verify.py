@@ -33,7 +33,7 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.migrations.options import VerifyOptions
 from orchestrator.cli.migrations.run_side import make_bundle
 from orchestrator.cli.migrations.show_checklist import save_checklist, show_checklist
-from orchestrator.cli.suites.step_requests import UNWATCHED
+from orchestrator.cli.run_words import UNWATCHED, job_words
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.migration.checklist import fill_checklist
@@ -91,9 +91,7 @@ def _new_bundle(layout: Layout, folder: MigrationFolder, options: VerifyOptions)
 
 def _order(playbook: Playbook, suite: Suite, old: Bundle) -> WayBackOrder:
     step = suite.step(playbook.smoke)
-    selected = ["--nodes", old.nodes] if old.nodes else []
-    settings = [word for setting in step.settings for word in ("--set", setting)]
-    words = ["--workload", step.workload, *selected, *settings, *UNWATCHED]
+    words = [*job_words(step.workload, old.nodes, step.settings), *UNWATCHED]
     return WayBackOrder(smoke=step.name, project=old.project, words=words)
 
 

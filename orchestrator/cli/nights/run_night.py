@@ -29,6 +29,7 @@ from orchestrator.adapters.suite.suite_folder import (
     suite_run_ids,
 )
 from orchestrator.cli.nights.status_file import StatusFile
+from orchestrator.cli.run_words import UNWATCHED, job_words, node_words
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.nights import (
     Night,
@@ -196,12 +197,12 @@ class NightShift:
 
 def run_arguments(schedule: Schedule, run_id: str) -> list[str]:
     """The command line of a night's run."""
-    nodes = ["--nodes", schedule.nodes] if schedule.nodes else []
-    where = ["--cluster", schedule.cluster, *nodes, "--run-id", run_id, "--color", "never"]
+    where = ["--cluster", schedule.cluster, "--run-id", run_id]
     if schedule.suite:
-        return ["suite", "run", schedule.suite, *where]
-    settings = [word for setting in schedule.settings for word in ("--set", setting)]
-    return ["run", "--workload", schedule.workload, *settings, *where, "--no-follow"]
+        selected = node_words(schedule.nodes)
+        return ["suite", "run", schedule.suite, *where, *selected, "--color", "never"]
+    what = job_words(schedule.workload, schedule.nodes, schedule.settings)
+    return ["run", *where, *what, *UNWATCHED]
 
 
 def watch_nights(folder: NightlyFolder, schedule: Schedule, alarm: Callable[[Night], None]) -> int:

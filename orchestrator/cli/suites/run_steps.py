@@ -19,7 +19,8 @@ from orchestrator.adapters.suite.suite_folder import (
     append_step,
     read_steps,
 )
-from orchestrator.cli.suites.step_requests import UNWATCHED, step_words
+from orchestrator.cli.run_words import UNWATCHED
+from orchestrator.cli.suites.step_requests import step_words
 from orchestrator.core.suite.step_records import (
     Pursuit,
     StepOutcome,
