@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 MAX_LOG_BYTES = 8 << 20  # of a log only this much is read, from its end: decades of nights
+
+Record = TypeVar("Record")
 
 
 def append_line(path: Path, data: dict[str, Any]) -> None:
@@ -28,8 +30,20 @@ def append_line(path: Path, data: dict[str, Any]) -> None:
         os.close(fd)
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole object, oldest first; lines that a crash tore are left out."""
+def read_log(path: Path, parse: Callable[[dict[str, Any]], Record]) -> list[Record]:
+    """Every whole record, oldest first; lines that a crash tore, and objects that ``parse`` does
+    not take, are left out.
+    """
+    found = []
+    for data in _read_objects(path):
+        try:
+            found.append(parse(data))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
+
+
+def _read_objects(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,11 +1,10 @@
-"""A command of ours as a process that is waited for: bounded in time, its output in a file."""
+"""A run as a process that is waited for: bounded in time, its output in a file."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from orchestrator.adapters.store.atomic_files import make_private_dir
 
 GRACE_S = 180.0  # for a run to end and clean up after it is asked to
 POLL_S = 0.2
-MAX_OUTPUT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +28,15 @@ class CommandOutcome:
 
 
 def run_process(
-    arguments: Sequence[str],
+    argv: Sequence[str],
     *,
     environment: Mapping[str, str],
     folder: str,
     output: Path,
     limit_s: float,
-    meanwhile: Callable[[], None],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> CommandOutcome:
-    """Run ``orchestrate`` with ``arguments`` to its end.
+    """Run ``argv``, a command of ours or a script that becomes one, to its end.
 
     SIGTERM and SIGINT are passed on; after ``limit_s`` seconds the run is asked to end, and killed
     when it has not within ``GRACE_S``. ``meanwhile`` is called every ``POLL_S`` or so. Raises
@@ -53,7 +51,7 @@ def run_process(
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "orchestrator", *arguments],
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=fd,
             stderr=fd,

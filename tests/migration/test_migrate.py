@@ -5,6 +5,7 @@ both sides are equal, NO-GO with the box named where something was planted.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,15 @@ def test_a_way_back_that_hangs_is_ended(tmp_path: Path) -> None:
     assert run_way_back(folder, "id", {"PATH": "/usr/bin:/bin"}, 0.2) == "over its limit of 0.2 s"
     folder.way_back.write_text("exit 3\n")
     assert run_way_back(folder, "id", {"PATH": "/usr/bin:/bin"}) == "exit 3"
+
+
+def test_an_interrupt_ends_the_way_back_too(tmp_path: Path) -> None:
+    folder = MigrationFolder(tmp_path)
+    folder.way_back.write_text("echo $$\nkill -INT $PPID\nexec sleep 60\n")
+    with pytest.raises(KeyboardInterrupt):
+        run_way_back(folder, "id", {"PATH": "/usr/bin:/bin"})
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(folder.way_back_log.read_text()), 0)
 
 
 def test_a_way_back_to_another_set_up_is_none() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.adapters.archive.read_archive import archive_digest
 from orchestrator.adapters.archive.write_archive import SUFFIX
 from orchestrator.adapters.store.atomic_files import sync_dir
 from orchestrator.adapters.transport.open_transport import open_transport
@@ -99,7 +99,7 @@ def copy_archive(source: Path, target: Path) -> Path:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        if _digest(temporary) != _digest(source):
+        if archive_digest(temporary) != archive_digest(source):
             raise OSError("what was written there is not what is read there")
         temporary.replace(path)
     finally:
@@ -113,7 +113,7 @@ def send_archive(source: Path, spec: NodeSpec, target: str) -> str:
 
     Raises :class:`PreflightError` with what the node says, and ``OSError`` of the source.
     """
-    words = ("sh", "-c", _RECEIVE, "sh", target, source.name, _digest(source))
+    words = ("sh", "-c", _RECEIVE, "sh", target, source.name, archive_digest(source))
     limit_s = START_S + source.stat().st_size / LEAST_BYTES_PER_S
     with source.open("rb") as content:
         done = asyncio.run(_feed(spec, Command(argv=words), content, limit_s))
@@ -137,11 +137,6 @@ async def _feed(spec: NodeSpec, command: Command, content: BinaryIO, limit_s: fl
         )
     finally:
         await transport.close()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _printable(said: bytes) -> str:

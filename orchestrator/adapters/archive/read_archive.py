@@ -32,6 +32,12 @@ class ReadArchive:
     files: Mapping[str, bytes]
 
 
+def archive_digest(path: Path) -> str:
+    """SHA-256 of the whole file, in hexadecimal digits. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class _Damaged(Exception):
     """What is wrong with the archive, in words."""
 

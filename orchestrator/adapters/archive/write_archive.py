@@ -48,7 +48,7 @@ def write_archive(
     *,
     made: float,
     about: Mapping[str, Any],
-) -> ArchiveManifest:
+) -> None:
     """Put an archive at ``path``, whose name ends with ``SUFFIX``; it appears when it is verified.
 
     Raises ``OSError``, also where the disk is full, and :class:`UsageError` where a file changed
@@ -75,7 +75,6 @@ def write_archive(
     finally:
         temporary.unlink(missing_ok=True)
     sync_dir(path.parent)
-    return manifest
 
 
 def _describe_member(member: Member) -> ArchivedFile:

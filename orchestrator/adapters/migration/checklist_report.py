@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.report.markdown_text import escape_markdown, markdown_table
 from orchestrator.core.base.errors import ExitCode
+from orchestrator.core.base.figures import format_moment
 from orchestrator.core.migration.checklist import BoxOutcome, Checklist
 from orchestrator.core.migration.evidence import Bundle
 
@@ -40,8 +40,7 @@ def flag_rows(checklist: Checklist) -> Iterator[tuple[str, ...]]:
 def side_rows(checklist: Checklist) -> Iterator[tuple[str, ...]]:
     """What was compared with what, for ``SIDE_HEADINGS``."""
     for side, bundle in (("old", checklist.old), ("new", checklist.new)):
-        made = f"{datetime.fromtimestamp(bundle.made, UTC):%Y-%m-%d %H:%M} UTC"
-        yield side, bundle.name, bundle.cluster, made, *_equipment(bundle)
+        yield side, bundle.name, bundle.cluster, format_moment(bundle.made), *_equipment(bundle)
 
 
 def verdict_text(checklist: Checklist) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.adapters.migration.migration_folder import MigrationFolder
+from orchestrator.adapters.run_process import run_process
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import RunRecord, key_differences
@@ -18,7 +18,6 @@ from orchestrator.core.verdict.result import Status
 
 INVENTORY, SUITE, PLAYBOOK = "inventory.yaml", "suite.yaml", "playbook.yaml"
 LIMIT_S = 3600.0
-GRACE_S = 60.0
 
 _SCRIPT = """#!/bin/sh
 # Way back of migration {name}: runs the smoke step {smoke} with the inventory, requirements and
@@ -51,7 +50,7 @@ class WayBackOrder:
 
 def write_way_back(
     folder: MigrationFolder, order: WayBackOrder, restore: Mapping[str, bytes]
-) -> Path:
+) -> None:
     """The script, and ``restore/`` with the digests of what is in it. Raises ``OSError``, and
     :class:`UsageError` for a bundle without an inventory.
     """
@@ -72,27 +71,23 @@ def write_way_back(
     )
     write_atomic(folder.way_back, script.encode())
     folder.way_back.chmod(0o700)
-    return folder.way_back
 
 
 def run_way_back(
     folder: MigrationFolder, run_id: str, environment: Mapping[str, str], limit_s: float = LIMIT_S
 ) -> str:
     """How the script ended, in words, its output in ``way-back.log``; empty for exit 0."""
-    argv = ["sh", str(folder.way_back), run_id]
-    with folder.way_back_log.open("wb") as log:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment)
-        )
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            return f"over its limit of {limit_s:g} s"
-        except BaseException:
-            _end(process)
-            raise
-    return f"exit {code}" if code else ""
+    folder.way_back_log.unlink(missing_ok=True)
+    ended = run_process(
+        ["sh", str(folder.way_back), run_id],
+        environment=environment,
+        folder=str(folder.path),
+        output=folder.way_back_log,
+        limit_s=limit_s,
+    )
+    if ended.was_asked:
+        raise KeyboardInterrupt
+    return ended.ended_by or (f"exit {ended.exit_code}" if ended.exit_code else "")
 
 
 def judge_way_back(ended: str, before: RunRecord | None, after: RunRecord | None) -> WayBack:
@@ -107,19 +102,7 @@ def judge_way_back(ended: str, before: RunRecord | None, after: RunRecord | None
     return WayBack(succeeded=succeeded, ended=said, differences=differences)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The run that the script became ends cleanly when it is asked to."""
-    process.terminate()
-    try:
-        process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _sums(restore: Mapping[str, bytes]) -> bytes:
-    import hashlib
-
     lines = (f"{hashlib.sha256(restore[name]).hexdigest()}  {name}\n" for name in sorted(restore))
     return "".join(lines).encode()
 

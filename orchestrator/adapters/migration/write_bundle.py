@@ -12,7 +12,6 @@ from orchestrator.adapters.archive.write_archive import Member, write_archive
 from orchestrator.adapters.history.baselines import Baseline, render_baseline
 from orchestrator.core.history.run_record import RunFigure, RunRecord
 from orchestrator.core.migration.evidence import Machine
-from orchestrator.core.model.archive import ArchiveManifest
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.verdict.energy import Energy
 
@@ -54,7 +53,7 @@ class BundleContent:
     packages: Mapping[str, bytes]
 
 
-def write_bundle(path: Path, content: BundleContent) -> ArchiveManifest:
+def write_bundle(path: Path, content: BundleContent) -> None:
     """Raises ``OSError`` and :class:`UsageError`; nothing is at ``path`` then that was not."""
     about = {
         "playbook": content.playbook,
@@ -67,7 +66,7 @@ def write_bundle(path: Path, content: BundleContent) -> ArchiveManifest:
     members = [*content.members, *_records(content), _machines(content.machines)]
     for folder, files in (("restore/", content.restore), ("packages/", content.packages)):
         members += [Member(f"{folder}{name}", data) for name, data in files.items()]
-    return write_archive(path, KIND, members, made=content.made, about=about)
+    write_archive(path, KIND, members, made=content.made, about=about)
 
 
 def machine_of(facts: Facts) -> Machine:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from orchestrator.adapters.nightly.due_times import past_nights
-from orchestrator.adapters.record_log import append_line, holding, read_lines
+from orchestrator.adapters.record_log import append_line, holding, read_log
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.errors import UsageError
@@ -137,13 +137,9 @@ def append_record(folder: NightlyFolder, record: NightRecord) -> None:
 
 def read_records(folder: NightlyFolder) -> list[NightRecord]:
     """The schedule's log, oldest first; lines that a crash tore are left out."""
-    found = []
-    for data in read_lines(folder.log):
-        try:
-            found.append(NightRecord(**{**data, "kind": RecordKind(data["kind"])}))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return found
+    return read_log(
+        folder.log, lambda data: NightRecord(**{**data, "kind": RecordKind(data["kind"])})
+    )
 
 
 def read_nights(folder: NightlyFolder, schedule: Schedule, *, now: float) -> tuple[Night, ...]:
@@ -160,13 +156,9 @@ def append_change(folder: NightlyFolder, change: KnownChange) -> None:
 
 def read_changes(folder: NightlyFolder) -> list[KnownChange]:
     """What earlier nights found."""
-    found = []
-    for data in read_lines(folder.changes):
-        try:
-            found.append(KnownChange(**{**data, "state": FigureState(data["state"])}))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return found
+    return read_log(
+        folder.changes, lambda data: KnownChange(**{**data, "state": FigureState(data["state"])})
+    )
 
 
 def read_acknowledged(folder: NightlyFolder) -> tuple[Acknowledgement, ...]:

@@ -22,7 +22,7 @@ from orchestrator.adapters.store.run_list import RunSummary, list_runs
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.detection.night_series import FigureState, NightSeries
 from orchestrator.core.history.run_record import RunQuery, RunRecord
-from orchestrator.core.nightly.nights import Night, NightState, alarm_name
+from orchestrator.core.nightly.nights import Night, NightState, alarm_text
 
 SHOWN_RUNS, SHOWN_REPORTS, SHOWN_NIGHTS = 10, 5, 7
 TREND_NIGHTS = 30
@@ -208,8 +208,7 @@ def _alarms(schedules: Iterable[ScheduleStatus], trends: Sequence[FigureTrend]) 
     for schedule in schedules:
         for night in schedule.nights[-2:]:
             if night.alarms and night.state is not NightState.RUNNING:
-                reason = f": {night.reason}" if night.reason else ""
-                yield f"{schedule.name}: night {night.night} is {alarm_name(night)}{reason}"
+                yield f"{schedule.name}: night {night.night} is {alarm_text(night)}"
     for trend in trends:
         if trend.state in {"regression", "missing", "invalid"}:
             yield f"{trend.schedule}: {trend.figure} is {trend.state} on {trend.night}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import orchestrator
 from orchestrator.adapters.nightly.schedule_store import NightlyFolder
+from orchestrator.adapters.store.background_command import own_command
 from orchestrator.adapters.store.layout import Layout
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -66,5 +66,5 @@ umask 077
 find {log} -size +{MAX_WAKE_LOG_KIB}k -exec mv {log} {log}.old \\; 2>/dev/null
 exec env -i \\
     {variables} \\
-    {shlex.quote(sys.executable)} -P -m orchestrator nightly "$1" {folder.name} >>{log} 2>&1
+    {shlex.join(own_command())} nightly "$1" {folder.name} >>{log} 2>&1
 """

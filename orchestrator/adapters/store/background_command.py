@@ -1,4 +1,4 @@
-"""A command of ours as a process that outlives this one: what no run may wait for."""
+"""Commands of ours as processes, also such that outlive this one: what no run may wait for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def start_in_background(
     # Nothing waits for it: it belongs to init when this process has ended.
     os.posix_spawn(
         sys.executable,
-        [sys.executable, "-P", "-m", "orchestrator", *words],
+        own_command(words),
         {**own_environment(layout), **(variables or {})},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -36,6 +36,11 @@ def start_in_background(
         ],
         setsid=True,
     )
+
+
+def own_command(words: Sequence[str] = ()) -> list[str]:
+    """``orchestrate`` with these words, by the interpreter that runs."""
+    return [sys.executable, "-P", "-m", "orchestrator", *words]
 
 
 def own_environment(layout: Layout) -> dict[str, str]:

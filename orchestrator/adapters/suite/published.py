@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 
 from orchestrator.adapters.report.document import gate_text, metric_figure
 from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
 from orchestrator.adapters.report.markdown_text import escape_markdown, markdown_table
 from orchestrator.adapters.suite.archived_steps import ArchivedStep
-from orchestrator.core.base.figures import format_figure, format_number
+from orchestrator.core.base.figures import format_figure, format_moment, format_number
 from orchestrator.core.captures.outcome import CaptureState
 from orchestrator.core.model.prices import ElectricityPrice
+from orchestrator.core.suite.step_records import StepState
 from orchestrator.core.verdict.cost import JOULES_PER_KWH, MILLION
 from orchestrator.core.verdict.result import MetricResult, Verdict
 
 RATE, WATTS, PER_JOULE = "output_tokens_per_s", "watts", "tokens_per_joule"
 NOT_MEASURED = "not measured"
-NO_EVIDENCE = frozenset({"skipped", "failed", "stopped", "begun", "waiting"})
+NO_EVIDENCE = frozenset(StepState) - {StepState.PASSED, StepState.DEGRADED}
 MOST_REASONS = 3
 NO_FIGURE = frozenset({Verdict.FAIL, Verdict.INVALID, Verdict.NOT_RUN})
 
@@ -69,7 +69,7 @@ DOCUMENTS: Mapping[str, Callable[[Steps, Sequence[ElectricityPrice]], str]] = {
 def _document(title: str, steps: Steps, parts: Sequence[str], none: str) -> str:
     archives = dict.fromkeys((step.archive, step.made, step.cluster) for step in steps)
     sources = "\n".join(
-        f"- {escape_markdown(name)}: {_moment(made)}, on {escape_markdown(cluster)}"
+        f"- {escape_markdown(name)}: {format_moment(made)}, on {escape_markdown(cluster)}"
         for name, made, cluster in archives
     )
     body = parts or [f"Nothing is here: {none}."]
@@ -148,7 +148,3 @@ def _figure_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:
     for capture in step.result.captures if step.result else ():
         for name, value in capture.figures.items():
             yield f"capture {capture.kind}: {name}", format_number(value), "none", step.run_id
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

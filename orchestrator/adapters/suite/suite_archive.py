@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
+from orchestrator.adapters.archive.read_archive import archive_digest
 from orchestrator.adapters.archive.write_archive import Member, folder_members, write_archive
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.suite.suite_folder import SuiteFolder
@@ -29,9 +29,8 @@ def archive_suite(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> A
         "runs": {each.step: each.run_id for each in report.outcomes if each.run_id},
     }
     write_archive(folder.archive, KIND, members, made=report.ended, about=about)
-    with folder.archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return ArchivePlace(str(folder.archive), folder.archive.stat().st_size, digest)
+    size = folder.archive.stat().st_size
+    return ArchivePlace(str(folder.archive), size, archive_digest(folder.archive))
 
 
 def suite_members(layout: Layout, folder: SuiteFolder, report: SuiteReport) -> list[Member]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.record_log import append_line, read_lines
+from orchestrator.adapters.record_log import append_line, read_log
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic, write_json
 from orchestrator.adapters.store.layout import Layout, valid_run_id
 from orchestrator.core.base.errors import UsageError
@@ -185,13 +185,9 @@ def append_step(folder: SuiteFolder, record: StepRecord) -> None:
 
 def read_steps(folder: SuiteFolder) -> list[StepRecord]:
     """The log of the suite, oldest first; lines that a crash tore are left out."""
-    found = []
-    for data in read_lines(folder.steps):
-        try:
-            found.append(StepRecord(**{**data, "kind": StepRecordKind(data["kind"])}))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return found
+    return read_log(
+        folder.steps, lambda data: StepRecord(**{**data, "kind": StepRecordKind(data["kind"])})
+    )
 
 
 def read_suite_result(folder: SuiteFolder) -> Mapping[str, Any] | None:

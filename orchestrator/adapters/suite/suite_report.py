@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.adapters.report.document import gate_text, metric_figure, one_line, verdict_text
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.report.markdown_text import bullet_list, escape_markdown, markdown_table
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.base.figures import format_duration
+from orchestrator.core.base.figures import format_duration, format_moment
 from orchestrator.core.suite.step_records import (
     StepOutcome,
     StepState,
@@ -92,9 +91,7 @@ def report_object(report: SuiteReport, archive: ArchivePlace | None) -> dict[str
         "steps": [_step_object(report, outcome) for outcome in report.outcomes],
         "warnings": list(report.warnings()),
         "failure": _failure_object(report),
-        "archive": None
-        if archive is None
-        else {"path": archive.path, "bytes": archive.bytes, "sha256": archive.sha256},
+        "archive": asdict(archive) if archive is not None else None,
     }
 
 
@@ -130,7 +127,7 @@ def suite_markdown(report: SuiteReport) -> str:
     suite = escape_markdown(report.suite.name)
     parts = [
         f"# Suite {suite} on {escape_markdown(report.cluster)}: {report.status.value}",
-        f"Run {escape_markdown(report.run_id)}, {_moment(report.ended)}: {report.counts}.",
+        f"Run {escape_markdown(report.run_id)}, {format_moment(report.ended)}: {report.counts}.",
         *markdown_table("Steps", STEP_HEADINGS, step_rows(report)),
         *markdown_table("Figures", FIGURE_HEADINGS, figure_rows(report)),
         *bullet_list("Warnings", map(escape_markdown, report.warnings())),
@@ -143,16 +140,12 @@ def suite_html(report: SuiteReport) -> str:
     return render_template(
         "suite.html.jinja",
         report=report,
-        moment=_moment(report.ended),
+        moment=format_moment(report.ended),
         step_headings=STEP_HEADINGS,
         steps=list(step_rows(report)),
         figure_headings=FIGURE_HEADINGS,
         figures=list(figure_rows(report)),
     )
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _step_object(report: SuiteReport, outcome: StepOutcome) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from orchestrator.adapters.suite.suite_folder import (
     read_order,
     read_steps,
 )
-from orchestrator.adapters.suite.suite_report import SuiteReport
 from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.suites.conclude_suite import gather_report
 from orchestrator.cli.suites.step_requests import CONNECT_S, FANOUT
@@ -46,7 +45,7 @@ from orchestrator.engine.oneshot.list_packages import list_packages
 MAX_EARLIER = 20  # of each step: what tells its noise, and fits into one file
 
 
-def bundle_suite(layout: Layout, folder: SuiteFolder, playbook: Path, target: Path) -> SuiteReport:
+def bundle_suite(layout: Layout, folder: SuiteFolder, playbook: Path, target: Path) -> None:
     """Write what a run of a suite proved to ``target``, verified.
 
     Raises :class:`UsageError` for a run that cannot be read, and ``OSError``.
@@ -72,7 +71,6 @@ def bundle_suite(layout: Layout, folder: SuiteFolder, playbook: Path, target: Pa
     )
     make_private_dir(target.parent)
     write_bundle(target, content)
-    return report
 
 
 def _captured(layout: Layout, store: HistoryStore, outcome: StepOutcome) -> CapturedStep:

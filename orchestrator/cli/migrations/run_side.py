@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from contextlib import nullcontext, redirect_stdout
-from datetime import datetime
 from pathlib import Path
 
 import click
 
-from orchestrator.adapters.catalog.catalog import Catalog, absolute_name
+from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.suite.suite_folder import (
     SuiteFolder,
     find_suite_run,
-    latest_run_of,
     read_order,
     read_suite_result,
-    suite_folder,
 )
 from orchestrator.cli.migrations.bundle_suite import bundle_suite
 from orchestrator.cli.migrations.options import SuiteChoice
-from orchestrator.cli.suites.begin_suite import SuiteOptions
-from orchestrator.cli.suites.run_suite import run_suite
+from orchestrator.cli.suites.begin_suite import SuiteOptions, open_suite
+from orchestrator.cli.suites.run_suite import pursue_suite
 from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.migration.playbook import Playbook
@@ -77,10 +72,6 @@ def _suite_run(layout: Layout, choice: SuiteChoice, suite: str) -> tuple[SuiteFo
     if choice.cluster is None:
         what, remedy = "no cluster is named", "--cluster NAME, or a bundle or run that is there"
         raise UsageError(what, id="migrate.cluster", remedy=remedy)
-    name = Catalog.from_environment(os.environ).find_suite(suite)
-    run_id = None
-    if not choice.resume:
-        run_id = new_run_id(datetime.now().astimezone(), name.stem, random.SystemRandom())
     options = SuiteOptions(
         name=suite,
         cluster=choice.cluster,
@@ -89,26 +80,17 @@ def _suite_run(layout: Layout, choice: SuiteChoice, suite: str) -> tuple[SuiteFo
         skip=choice.skip,
         resume=choice.resume,
         archive_to=None,
-        run_id=run_id,
+        run_id=None,
         color=choice.color,
         as_json=False,
     )
     # Of JSON there is one result, that of the migration.
     with redirect_stdout(sys.stderr) if choice.as_json else nullcontext():
-        code = ExitCode(run_suite(options))
-    if run_id is not None:
-        return suite_folder(layout, run_id), code
-    found = latest_run_of(layout, _suite_name(suite), absolute_name(choice.cluster))
-    assert found is not None  # it has just been resumed
-    return found, code
+        run = open_suite(layout, options)
+        return run.folder, ExitCode(pursue_suite(run, options))
 
 
 def _ended_with(folder: SuiteFolder) -> ExitCode:
     """As ``suite run`` ended; busy while the suite has no result."""
     result = read_suite_result(folder)
     return ExitCode.BUSY if result is None else ExitCode(result["exit_code"])
-
-
-def _suite_name(suite: str) -> str:
-    catalog = Catalog.from_environment(os.environ)
-    return catalog.read_suite(catalog.find_suite(suite)).name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,12 +28,12 @@ from orchestrator.adapters.migration.way_back import (
     write_way_back,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
-from orchestrator.adapters.store.background_command import own_environment
+from orchestrator.adapters.store.background_command import own_command, own_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.migrations.options import VerifyOptions
 from orchestrator.cli.migrations.run_side import make_bundle
 from orchestrator.cli.migrations.show_checklist import save_checklist, show_checklist
-from orchestrator.cli.suites.step_requests import UNWATCHED
+from orchestrator.cli.run_words import UNWATCHED, job_words
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.migration.checklist import fill_checklist
@@ -92,9 +91,7 @@ def _new_bundle(layout: Layout, folder: MigrationFolder, options: VerifyOptions)
 
 def _order(playbook: Playbook, suite: Suite, old: Bundle) -> WayBackOrder:
     step = suite.step(playbook.smoke)
-    selected = ["--nodes", old.nodes] if old.nodes else []
-    settings = [word for setting in step.settings for word in ("--set", setting)]
-    words = ["--workload", step.workload, *selected, *settings, *UNWATCHED]
+    words = [*job_words(step.workload, old.nodes, step.settings), *UNWATCHED]
     return WayBackOrder(smoke=step.name, project=old.project, words=words)
 
 
@@ -102,8 +99,8 @@ def _try(layout: Layout, folder: MigrationFolder, playbook: Playbook, old: Bundl
     """Run the script, and compare what its run was with what the old bundle says of that step."""
     run_id = f"way-back-{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     click.echo(f"orchestrate: trying the way back, run {run_id}", err=True)
-    own = shlex.join([sys.executable, "-P", "-m", "orchestrator"])
-    ended = run_way_back(folder, run_id, {**own_environment(layout), "ORCHESTRATE": own})
+    environment = {**own_environment(layout), "ORCHESTRATE": shlex.join(own_command())}
+    ended = run_way_back(folder, run_id, environment)
     after: RunRecord | None = None
     try:
         after = read_entry(layout.run(run_id)).record

@@ -20,6 +20,7 @@ from orchestrator.adapters.nightly.schedule_store import (
 )
 from orchestrator.adapters.nightly.wake_program import wake_environment
 from orchestrator.adapters.run_process import run_process
+from orchestrator.adapters.store.background_command import own_command
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.adapters.suite.suite_folder import (
@@ -28,6 +29,7 @@ from orchestrator.adapters.suite.suite_folder import (
     suite_run_ids,
 )
 from orchestrator.cli.nights.status_file import StatusFile
+from orchestrator.cli.run_words import UNWATCHED, job_words, node_words
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.nights import (
     Night,
@@ -113,7 +115,7 @@ class NightShift:
         self._record(RecordKind.STARTED, night, run_id=run_id, reason=reason)
         try:
             outcome = run_process(
-                run_arguments(self.schedule, run_id),
+                own_command(run_arguments(self.schedule, run_id)),
                 environment=self._environment(),
                 folder=self.schedule.folder,
                 output=self.folder.output(night),
@@ -195,12 +197,12 @@ class NightShift:
 
 def run_arguments(schedule: Schedule, run_id: str) -> list[str]:
     """The command line of a night's run."""
-    nodes = ["--nodes", schedule.nodes] if schedule.nodes else []
-    where = ["--cluster", schedule.cluster, *nodes, "--run-id", run_id, "--color", "never"]
+    where = ["--cluster", schedule.cluster, "--run-id", run_id]
     if schedule.suite:
-        return ["suite", "run", schedule.suite, *where]
-    settings = [word for setting in schedule.settings for word in ("--set", setting)]
-    return ["run", "--workload", schedule.workload, *settings, *where, "--no-follow"]
+        selected = node_words(schedule.nodes)
+        return ["suite", "run", schedule.suite, *where, *selected, "--color", "never"]
+    what = job_words(schedule.workload, schedule.nodes, schedule.settings)
+    return ["run", *where, *what, *UNWATCHED]
 
 
 def watch_nights(folder: NightlyFolder, schedule: Schedule, alarm: Callable[[Night], None]) -> int:

@@ -78,6 +78,11 @@ def survey_environment(survey: Survey, now: float) -> dict[str, Any]:
     }
 
 
+def open_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
+    """The run that the options ask for, new or resumed. Raises as these two do."""
+    return resume_suite(layout, options) if options.resume else begin_suite(layout, options)
+
+
 def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
     """A new run: everything is validated, then the nodes are asked, then its folder is made.
 

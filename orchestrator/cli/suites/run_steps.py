@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.adapters.run_process import CommandOutcome, run_process
-from orchestrator.adapters.store.background_command import own_environment
+from orchestrator.adapters.store.background_command import own_command, own_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.log_tail import last_line
@@ -19,7 +19,8 @@ from orchestrator.adapters.suite.suite_folder import (
     append_step,
     read_steps,
 )
-from orchestrator.cli.suites.step_requests import UNWATCHED, step_words
+from orchestrator.cli.run_words import UNWATCHED
+from orchestrator.cli.suites.step_requests import step_words
 from orchestrator.core.suite.step_records import (
     Pursuit,
     StepOutcome,
@@ -124,7 +125,7 @@ class StepRunner:
     def _run_command(self, step: Step, words: list[str]) -> CommandOutcome:
         output = self.folder.output(step.name)
         return run_process(
-            words,
+            own_command(words),
             environment=own_environment(self.layout),
             folder=os.getcwd(),  # noqa: PTH109 - as text
             output=output,

@@ -18,9 +18,8 @@ from orchestrator.cli.output import print_json
 from orchestrator.cli.suites.begin_suite import (
     SuiteOptions,
     SuiteRun,
-    begin_suite,
     not_writable,
-    resume_suite,
+    open_suite,
 )
 from orchestrator.cli.suites.conclude_suite import conclude_suite, gather_report
 from orchestrator.cli.suites.run_steps import StepRunner, SuiteView
@@ -41,7 +40,13 @@ def run_suite(options: SuiteOptions) -> int:
     """
     layout = Layout.from_environment(os.environ)
     destination = _destination(options)
-    run = resume_suite(layout, options) if options.resume else begin_suite(layout, options)
+    return pursue_suite(open_suite(layout, options), options, destination)
+
+
+def pursue_suite(
+    run: SuiteRun, options: SuiteOptions, destination: Destination | None = None
+) -> int:
+    """The same for a run that is open. Raises :class:`BusyError` likewise."""
     with holding(run.folder.lock) as alone:
         if not alone:
             what, remedy = f"another process works on suite run {run.folder.run_id}", "wait for it"

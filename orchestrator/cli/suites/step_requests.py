@@ -12,6 +12,7 @@ from orchestrator.adapters.catalog.catalog import read_bounded
 from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.load_request import load_request
 from orchestrator.cli.options import JobOptions
+from orchestrator.cli.run_words import UNWATCHED, job_words
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts
@@ -31,7 +32,6 @@ from orchestrator.engine.oneshot.probe_nodes import Surveyed, SurveyLimits, surv
 
 CONNECT_S = 20.0
 FANOUT = 128
-UNWATCHED = ("--no-follow", "--color", "never")
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)", re.MULTILINE)
 
 
@@ -115,11 +115,9 @@ def step_options(step: Step, cluster: str, nodes: str) -> JobOptions:
 
 def step_words(step: Step, cluster: str, nodes: str, run_id: str) -> list[str]:
     """The command line of that run."""
-    settings = [word for setting in step.settings for word in ("--set", setting)]
     captures = ["--capture", ",".join(step.captures)] if step.captures else []
-    selected = ["--nodes", nodes] if nodes else []
-    what = ["--cluster", cluster, "--workload", step.workload, *selected, *settings, *captures]
-    return ["run", *what, "--run-id", run_id, *UNWATCHED]
+    what = [*job_words(step.workload, nodes, step.settings), *captures]
+    return ["run", "--cluster", cluster, *what, "--run-id", run_id, *UNWATCHED]
 
 
 async def _ask_nodes(

@@ -6,6 +6,7 @@ JSON, journals and histories keep raw values in base units; only what people rea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 _HOUR_S = 3600.0
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -57,6 +58,11 @@ def format_duration(value: float) -> str:
         return f"{value:.1f} s".replace(".0 s", " s")
     scale, unit = next((pair for pair in _SHORT if abs(value) >= pair[0]), _SHORT[-1])
     return f"{value / scale:.3g} {unit}"
+
+
+def format_moment(seconds: float) -> str:
+    """Seconds since the epoch: ``2026-11-30 19:00 UTC``."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _scaled_bytes(value: float) -> str:

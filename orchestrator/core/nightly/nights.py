@@ -205,3 +205,8 @@ def nights_to_alarm(nights: Iterable[Night], since: float) -> tuple[Night, ...]:
 def alarm_name(night: Night) -> str:
     """What is wrong with the night, in one word."""
     return night.state.value if night.state in ALARMING else "late"
+
+
+def alarm_text(night: Night) -> str:
+    """The same with the reason, if there is one."""
+    return f"{alarm_name(night)}: {night.reason}" if night.reason else alarm_name(night)

@@ -12,6 +12,7 @@ from orchestrator.core.base.figures import (
     format_bounds,
     format_duration,
     format_figure,
+    format_moment,
     format_number,
 )
 
@@ -41,6 +42,10 @@ UNITS = st.sampled_from(["", "s", "bytes", "fraction"])
 )
 def test_figures_read_as_people_say_them(value: float, unit: str, shown: str) -> None:
     assert format_figure(value, unit) == shown
+
+
+def test_moments_are_in_one_zone_for_all_readers() -> None:
+    assert format_moment(1_796_050_859.9) == "2026-11-30 15:00 UTC"
 
 
 @given(st.floats(min_value=1e-3, max_value=1e14))

@@ -94,14 +94,16 @@ def nightly() -> None:
 def add(name: str, **given: Any) -> None:
     """Add a schedule, or change the one of this name. Nothing runs before it is installed."""
     from orchestrator.adapters.nightly.schedule_store import nightly_folder, save_schedule
+    from orchestrator.cli.nights.night_rows import next_line
     from orchestrator.cli.nights.schedule_options import read_schedule
 
     layout = _layout()
     schedule = read_schedule(layout, name, given)
-    _check_request(schedule)
+    check = _check_suite if schedule.suite else _check_request
+    check(schedule)
     folder = nightly_folder(layout, name)
     save_schedule(folder, schedule)
-    click.echo(f"{name}: {_next_line(schedule)}")
+    click.echo(f"{name}: {next_line(schedule)}")
     click.echo(f"orchestrate nightly install {name}", err=True)
 
 
@@ -113,6 +115,7 @@ def install(name: str, backend: str | None) -> None:
     """Let the host wake the schedule NAME: systemd where a user manager answers, else cron."""
     from orchestrator.adapters.nightly import crontab, systemd_units
     from orchestrator.adapters.nightly.wake_program import write_wake_program
+    from orchestrator.cli.nights.night_rows import next_line
 
     layout = _layout()
     folder, schedule = _find(layout, name)
@@ -122,7 +125,7 @@ def install(name: str, backend: str | None) -> None:
         systemd_units.install_units(folder, schedule.minute, os.environ)
     else:
         crontab.install_cron(folder, schedule.minute)
-    click.echo(f"{name}: installed with {chosen}; {_next_line(schedule)}")
+    click.echo(f"{name}: installed with {chosen}; {next_line(schedule)}")
 
 
 @nightly.command()
@@ -162,6 +165,7 @@ def list_(as_json: bool) -> None:
         last = nights[-1] if nights else None
         if as_json:
             print_json("schedule", _summary(folder, schedule, last))
+            continue
         state = f"{last.night} {last.state.value}" if last else ""
         rows.append((name, schedule.what, schedule.at, schedule.zone, _backend(folder), state))
     if not as_json:
@@ -175,6 +179,7 @@ def list_(as_json: bool) -> None:
 def show(name: str, count: int, as_json: bool) -> None:
     """Show the schedule NAME, and when its next nights are due, in its zone and here."""
     from orchestrator.adapters.nightly.due_times import next_nights
+    from orchestrator.cli.nights.night_rows import due_cells
     from orchestrator.cli.output import print_json, print_table
     from orchestrator.parsing.inputs.nights.schedule_file import schedule_fields
 
@@ -188,7 +193,7 @@ def show(name: str, count: int, as_json: bool) -> None:
         if value not in ("", [], {}):
             click.echo(f"{key}: {value}")
     click.echo(f"installed: {_backend(folder) or 'no: orchestrate nightly install ' + name}")
-    rows = [(each.night, _clock(each.due, schedule.zone), _clock(each.due, "")) for each in due]
+    rows = [due_cells(each, schedule.zone) for each in due]
     print_table(("night", f"due ({schedule.zone})", "due here"), rows)
 
 
@@ -229,12 +234,13 @@ def watch(name: str) -> int:
     from orchestrator.adapters.nightly.night_notices import night_notice
     from orchestrator.adapters.notify.outbox import try_notice
     from orchestrator.cli.nights.run_night import watch_nights
+    from orchestrator.core.nightly.nights import alarm_text
 
     layout = _layout()
     folder, schedule = _find(layout, name)
 
     def alarm(night: Night) -> None:
-        click.echo(f"{name}: night {night.night} is {_alarm_text(night)}", err=True)
+        click.echo(f"{name}: night {night.night} is {alarm_text(night)}", err=True)
         try_notice(layout, night_notice(name, night), _say)
 
     found = watch_nights(folder, schedule, alarm)
@@ -251,6 +257,7 @@ def log(name: str, limit: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     from orchestrator.adapters.nightly.schedule_store import read_nights
+    from orchestrator.cli.nights.night_rows import NIGHT_HEADINGS, night_cells
     from orchestrator.cli.output import print_json, print_table
 
     folder, schedule = _find(_layout(), name)
@@ -259,8 +266,7 @@ def log(name: str, limit: int, as_json: bool) -> None:
         for night in nights:
             print_json("night", {**asdict(night), "alarms": night.alarms})
         return
-    headings = ("night", "state", "due", "began", "took", "runs", "reason")
-    print_table(headings, [_night_cells(night, schedule.zone) for night in nights])
+    print_table(NIGHT_HEADINGS, [night_cells(night, schedule.zone) for night in nights])
 
 
 def _layout() -> Layout:
@@ -276,6 +282,7 @@ def _find(layout: Layout, name: str) -> tuple[NightlyFolder, Schedule]:
 
 
 def _shift(name: str) -> NightShift:
+    from orchestrator.cli.nights.judge_night import judge_night
     from orchestrator.cli.nights.run_night import NightShift
 
     layout = _layout()
@@ -285,7 +292,7 @@ def _shift(name: str) -> NightShift:
         folder=folder,
         schedule=schedule,
         say=_say,
-        after_run=lambda night, last: _judge_figures(layout, folder, night, last),
+        after_run=lambda night, last: judge_night(layout, folder, night, _say, last=last),
         page=_status_file(layout, schedule),
     )
 
@@ -300,29 +307,6 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _judge_figures(layout: Layout, folder: NightlyFolder, night: str, last: bool) -> bool:
-    """What the night's figures say; whether to measure again. It never fails the night."""
-    from orchestrator.adapters.nightly.night_figures import judge_figures, measures_again
-    from orchestrator.adapters.nightly.night_notices import finding_text, findings_notice
-    from orchestrator.adapters.notify.outbox import try_notice
-    from orchestrator.core.base.errors import OrchestrateError
-
-    try:
-        findings = judge_figures(layout, folder, night, last=last)
-    except (OSError, OrchestrateError) as error:
-        _say(f"warning: the figures of {night} were not judged: {error}")
-        return False
-    if not last and measures_again(findings):
-        return True
-    for finding in findings:
-        if finding.alarms:
-            _say(finding_text(finding))
-    notice = findings_notice(folder.name, night, findings)
-    if notice is not None:
-        try_notice(layout, notice, _say)
-    return False
-
-
 def _check_request(schedule: Schedule) -> None:
     """Refuse tonight what would fail every night. Raises ``UsageError``; contacts nothing."""
     from orchestrator.adapters.loadgen.installed import refuse_missing
@@ -331,9 +315,6 @@ def _check_request(schedule: Schedule) -> None:
     from orchestrator.cli.nights.run_night import run_arguments
     from orchestrator.cli.options import JobOptions, pick_options
 
-    if schedule.suite:
-        _check_suite(schedule)
-        return
     words = run_arguments(schedule, "nightly")[1:]
     given = run_command.make_context("run", words).params
     request = load_request(pick_options(JobOptions, given), (), run_id="")
@@ -374,44 +355,3 @@ def _summary(folder: NightlyFolder, schedule: Schedule, last: Night | None) -> d
         "installed": _backend(folder) or None,
         "last_night": asdict(last) if last else None,
     }
-
-
-def _next_line(schedule: Schedule) -> str:
-    from orchestrator.adapters.nightly.due_times import next_nights
-
-    (night,) = next_nights(schedule, time.time(), 1)
-    return (
-        f"next {_clock(night.due, schedule.zone)} ({schedule.zone}), {_clock(night.due, '')} here"
-    )
-
-
-def _clock(moment: float, zone: str) -> str:
-    from datetime import UTC, datetime
-    from zoneinfo import ZoneInfo
-
-    local = datetime.fromtimestamp(moment, UTC).astimezone(ZoneInfo(zone) if zone else None)
-    return f"{local:%a %Y-%m-%d %H:%M}"
-
-
-def _alarm_text(night: Night) -> str:
-    from orchestrator.core.nightly.nights import alarm_name
-
-    return f"{alarm_name(night)}: {night.reason}" if night.reason else alarm_name(night)
-
-
-def _night_cells(night: Night, zone: str) -> list[str]:
-    from orchestrator.view.terminal.text import brief_text, format_seconds
-
-    state = f"{night.state.value}, late" if night.is_late else night.state.value
-    took = ""
-    if night.started is not None and night.finished is not None:
-        took = format_seconds(night.finished - night.started)
-    return [
-        night.night,
-        state,
-        _clock(night.due, zone) if night.due is not None else "",
-        _clock(night.started, zone) if night.started is not None else "",
-        took,
-        " ".join(night.run_ids),
-        brief_text(night.reason, 80),
-    ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import cluster_options, color_option, json_option
+from orchestrator.cli.options import any_cluster_options, cluster_options, color_option, json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.suite.suite_model import Suite
@@ -51,14 +51,7 @@ def list_suites(as_json: bool) -> None:
 
 @suite.command()
 @click.argument("name", metavar="NAME|FILE")
-@click.option(
-    "-C",
-    "--cluster",
-    envvar="ORCHESTRATE_CLUSTER",
-    metavar="NAME|FILE",
-    help="Also what runs there.",
-)
-@click.option("--nodes", default="", metavar="EXPR", help="Only these nodes: gpu[01-04],!gpu03")
+@any_cluster_options
 @json_option
 def show(name: str, cluster: str | None, nodes: str, as_json: bool) -> None:
     """Show the steps of suite NAME; with --cluster, which of them would not run there, and why.
@@ -68,9 +61,8 @@ def show(name: str, cluster: str | None, nodes: str, as_json: bool) -> None:
     from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.cli.output import plain_data, print_json, print_table
 
-    found = Catalog.from_environment(os.environ).read_suite(
-        Catalog.from_environment(os.environ).find_suite(name)
-    )
+    catalog = Catalog.from_environment(os.environ)
+    found = catalog.read_suite(catalog.find_suite(name))
     blocked: dict[str, str] | None = None
     if cluster is not None:
         from orchestrator.cli.suites.step_requests import survey_suite
