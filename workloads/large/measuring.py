@@ -11,8 +11,9 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import synchronize
 from orchestrate_models.loading import random_prompts
-from orchestrate_models.ranks import Ranks, synchronize
+from orchestrate_models.ranks import Ranks
 from orchestrate_models.repeats import Spread, spread
 
 from .settings import Settings
@@ -125,8 +126,3 @@ def _repeats(
             )
         report(repeat + 1)
         yield took
-
-
-def peak_bytes(device: torch.device) -> int | None:
-    """The allocator's peak since the warm-up; None on a CPU, whose allocator counts nothing."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

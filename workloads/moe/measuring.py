@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import synchronize
 from orchestrate_models.loading import random_prompts
-from orchestrate_models.ranks import Ranks, synchronize
+from orchestrate_models.ranks import Ranks
 
 from .router_telemetry import RouterTelemetry
 from .settings import Settings

@@ -24,6 +24,7 @@ import torch
 from transformers import AutoTokenizer
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import device_name
 from orchestrate_models.loading import (
     DTYPES,
     checked_tensor_parallel,
@@ -32,7 +33,7 @@ from orchestrate_models.loading import (
 )
 from orchestrate_models.memory_fit import inference_need, require_fit
 from orchestrate_models.outputs import write_document
-from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
+from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 from orchestrate_models.unusable import UnusableSettings
 
