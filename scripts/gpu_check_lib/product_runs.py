@@ -119,7 +119,10 @@ def signal_rank_one(run_id: str, number: int, deadline_s: float) -> None:
         for process in processes_of_run(run_id):
             if b"RANK=1" in process.environment and process.words[1:2] == [b"-u"]:
                 time.sleep(SETTLE_S)
-                os.kill(process.pid, number)
+                try:
+                    os.kill(process.pid, number)
+                except ProcessLookupError:
+                    break  # a trial before the launch, and over
                 name = signal.Signals(number).name
                 print(f"{name} to rank 1 (pid {process.pid}) at {time.time():.2f}", flush=True)
                 return
