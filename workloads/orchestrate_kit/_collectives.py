@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import time
 
-from ._reports import output_dir, rank_in_run, world_size
+from ._reports import output_dir, rank_in_run, replace_json, world_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +40,7 @@ class Account:
         rows = [dict(zip(names, (*key, count))) for key, count in self._counts.items()]
         try:
             folder.mkdir(exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(rows))
-            partial.replace(path)
+            replace_json(path, rows)
         except OSError:
             return  # a full disk costs the comparison, not the job
         self._written = time.monotonic()

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from ._reports import output_dir, rank_in_run
+from ._reports import output_dir, rank_in_run, replace_json
 from ._trace import kernels_of
 from ._windows import resume_windows, suspend_windows, window_is_open
 
@@ -140,10 +140,8 @@ class StepProfile:
             return
         record = {"schema_version": 1, "tool": "torch.profiler", "rank": rank_in_run()}
         path = _folder() / ("rank-%d.json" % rank_in_run())
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps({**record, "asked": self._asked, **fields}))
-            partial.replace(path)
+            replace_json(path, {**record, "asked": self._asked, **fields})
         except OSError as error:
             sys.stderr.write("orchestrate_kit: no profile: %s\n" % error)
 

@@ -86,6 +86,13 @@ def checkpoint(path: Union[str, Path], step: int) -> None:
     write_record({"type": "checkpoint", "path": str(path), "step": int(step)})
 
 
+def replace_json(path: Path, document: Any) -> None:
+    """Written anew in one step: whoever reads it finds the last whole one. Raises ``OSError``."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document))
+    partial.replace(path)
+
+
 def _directory(variable: str, fallback: str) -> Path:
     path = Path(os.environ.get(variable) or fallback)
     path.mkdir(parents=True, exist_ok=True)
