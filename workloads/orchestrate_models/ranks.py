@@ -39,6 +39,10 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.control)
         return values
 
+    def counts(self, tensor_parallel: int) -> bool:
+        """Whether this rank's work does: of ranks that share a model only that of the first."""
+        return tensor_parallel == 1 or self.rank == 0
+
     def meet(self) -> None:
         """Wait for every rank, with the device idle."""
         synchronize(self.device)

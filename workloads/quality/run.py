@@ -91,7 +91,7 @@ def score_all(
 ) -> list[Score]:
     """In the order of the lines. Ranks with models of their own take every n-th line."""
     share = items[ranks.rank :: ranks.size] if settings.tp == 1 else items
-    counts = settings.tp == 1 or ranks.rank == 0
+    counts = ranks.counts(settings.tp)
     scores = []
     with kit.measured_window(str(ranks.device)) as window:
         for done, item in enumerate(share, start=1):
