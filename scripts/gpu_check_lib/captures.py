@@ -14,7 +14,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,10 @@ from typing import Any
 from orchestrator.core.captures.nvlink import Collectives, payload_per_gpu
 from orchestrator.parsing.captures.sampled import parse_samples
 
+from .gpus import has_gpus
+from .product_runs import processes_of_run
+from .random_models import ensure_large_model
+
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Mapping[str, Any]]
 PAYLOAD_TOLERANCE, ENERGY_TOLERANCE, COST_LIMIT = 0.03, 0.05, 0.005
@@ -34,12 +37,7 @@ GUARD_S = 0.3  # steps this near to a turn belong to neither side
 WAIT_S = 90.0
 SAMPLED = "power,clocks,memory,nvlink"
 PROFILE = "profile=2@4"
-# Qwen2-7B's: a step must be the GPU's work, for what the host does varies more than sampling costs.
-SHAPE = (
-    "vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,"
-    " num_attention_heads=28, num_key_value_heads=4, max_position_embeddings=32768,"
-    " rope_theta=1e6, tie_word_embeddings=False"
-)
+# A step must be the GPU's work, for what the host does varies more than sampling costs.
 ON_GPUS = ("preset=qwen2-7b", "steps=200", "micro_batch=2", "accumulation=1", "eval_every=0",
            "checkpoint_every=0", "train_conversations=4000", "eval_conversations=32",
            "max_new_tokens=8")  # fmt: skip
@@ -97,10 +95,10 @@ class Checks:
 
     def check_finetune(self) -> None:
         """A profile that adds up, and what sampling costs."""
-        on_gpus = Path("/proc/driver/nvidia/version").exists()
-        settings = ON_GPUS if on_gpus else ON_CPUS
-        if on_gpus:
-            settings = (*settings, f"model={_make_model(self.notes.out.parent / 'small-model')}")
+        settings: Sequence[str] = ON_CPUS
+        if has_gpus():
+            model = ensure_large_model(self.notes.out.parent / "large-model")
+            settings = (*ON_GPUS, f"model={model}")
         run_id = f"gpu-check-captures-{os.getpid()}"
         words = [*self.cluster, "-W", "finetune", "--run-id", run_id, "--budget", "run=220"]
         words += [f"--set={setting}" for setting in settings]
@@ -155,24 +153,6 @@ def _figures(result: Mapping[str, Any], kind: str) -> dict[str, float]:
     return figures
 
 
-def _make_model(folder: Path) -> Path:
-    """Random weights with the small base's tokenizer, as from_pretrained reads them."""
-    if folder.exists():
-        return folder
-    tokenizer = ROOT / "workloads" / "finetune" / "model" / "tiny"
-    code = (
-        "import sys, torch; from transformers import Qwen2Config, Qwen2ForCausalLM\n"
-        f"c = Qwen2Config({SHAPE})\n"
-        "torch.set_default_dtype(torch.bfloat16); torch.set_default_device('cuda')\n"
-        "Qwen2ForCausalLM(c).save_pretrained(sys.argv[1])\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=120)
-    for file in tokenizer.iterdir():
-        if "token" in file.name or file.suffix == ".jinja":
-            shutil.copy(file, folder)
-    return folder
-
-
 class Turns(threading.Thread):
     """Stops and continues the run's sampler in turn, once its profile is over.
 
@@ -216,14 +196,9 @@ class Turns(threading.Thread):
 
 
 def _samplers(run_id: str) -> Iterator[int]:
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (proc / "cmdline").read_bytes()
-            names = (proc / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"ORCHESTRATE_RUN_ID={run_id}".encode() in names and b"telemetry.sampler" in words:
-            yield int(proc.name)
+    for process in processes_of_run(run_id):
+        if any(b"telemetry.sampler" in word for word in process.words):
+            yield process.pid
 
 
 def _signal(pids: Sequence[int], number: int) -> bool:

@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workloads"))
 
 import torch
+from bench_lib.models import SHAPES
 
 from orchestrate_serving.builtin.decoder import Cache, decode
 from orchestrate_serving.builtin.engine import BatchingEngine, Update
@@ -63,17 +65,7 @@ class Scale:
 
 
 LARGE = Scale(
-    shape={
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 32768,
-        "rope_theta": 1e6,
-        "tie_word_embeddings": False,
-    },
+    shape={**SHAPES["qwen2-7b"], "tie_word_embeddings": False},
     dtype=torch.bfloat16,
     requests=512,
     prompt=128,

@@ -24,6 +24,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gpu_check_lib.gpus import gpu_count
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOADS = ROOT / "workloads"
 TOTAL_S = 400.0
@@ -86,17 +90,6 @@ ON_CPUS = tuple(
 )
 
 
-def gpu_count() -> int:
-    """By the driver's own listing; 0 without one."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return len(done.stdout.splitlines())
-
-
 def run_part(part: Part, gpus: int, out: Path, limit_s: float) -> dict[str, Any]:
     """To its end, or until ``limit_s`` are over: all of its processes are ended then."""
     folder = out / part.name
@@ -105,7 +98,7 @@ def run_part(part: Part, gpus: int, out: Path, limit_s: float) -> dict[str, Any]
     began = time.monotonic()
     with (folder / "output.log").open("w+b") as log:
         process = subprocess.Popen(
-            argv, stdout=log, stderr=log, env=environment(folder), start_new_session=True
+            argv, stdout=log, stderr=log, env=environment(folder, gpus), start_new_session=True
         )
         try:
             status: int | str = process.wait(limit_s)
@@ -136,10 +129,10 @@ def command_of(part: Part, gpus: int) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, gpus: int) -> dict[str, str]:
     return {
         **os.environ,
-        "OMP_NUM_THREADS": "4" if gpu_count() else "1",
+        "OMP_NUM_THREADS": "4" if gpus else "1",
         "ORCHESTRATE_OUTPUT_DIR": str(folder),
         "ORCHESTRATE_REPORT_DIR": str(folder / "reports"),
         "ORCHESTRATE_NODE": "here",

@@ -11,7 +11,6 @@ until then is in `model.jsonl`.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .gpus import gpu_count
 from .model_points import FINETUNE, POINTS, by_model
 
 WORKER = Path(__file__).with_name("model_worker.py")
@@ -36,12 +36,8 @@ class Share:
 
 
 def gpus_here() -> int:
-    """As nvidia-smi lists them, at most four; 0 without it."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return 0
-    listed = subprocess.run([program, "-L"], capture_output=True, check=False, timeout=60)
-    return min(4, len(listed.stdout.splitlines()))
+    """At most four of them are used."""
+    return min(4, gpu_count())
 
 
 def measure(out: Path, gpus: int, seconds: Sequence[float] = (ALONE_S, TWO_S, FOUR_S)) -> int:

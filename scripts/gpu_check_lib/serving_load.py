@@ -14,19 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_lib.models import SHAPES
+
 BUDGET_S = 150.0
 END_OF_TEXT = "<|endoftext|>"  # where it is missing, Qwen2's tokenizer adds one
 CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
-QWEN2_7B = {
-    "vocab_size": 152064,
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 32768,
-    "rope_theta": 1e6,
-}
 SMALL = {
     "vocab_size": 512,
     "hidden_size": 64,
@@ -70,7 +62,7 @@ class LoadScale:
 
 
 ON_GPU = LoadScale(
-    shape=QWEN2_7B,
+    shape=SHAPES["qwen2-7b"],
     gpus=True,
     slots=256,
     rate=40.0,

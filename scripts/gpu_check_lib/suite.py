@@ -12,6 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from .gpus import has_gpus
+
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET_S = 520.0  # then it is interrupted; the next call resumes it
 GRACE_S = 60.0
@@ -46,8 +48,7 @@ def run_suite(hosts: Path, out: Path, environment: Mapping[str, str]) -> None:
     cluster = hosts / "whole.yaml"
     suite = out / "b200x8.yaml"
     write_short(suite)
-    on_gpus = Path("/proc/driver/nvidia/version").exists()
-    name = str(suite) if on_gpus else str(ROOT / "suites" / "smoke.yaml")
+    name = str(suite) if has_gpus() else str(ROOT / "suites" / "smoke.yaml")
     begun = Path(environment["ORCHESTRATE_HOME"], "suites").is_dir()
     words = ["suite", "run", name, "-C", str(cluster), "--json", "--archive-to", str(out)]
     process = subprocess.Popen(

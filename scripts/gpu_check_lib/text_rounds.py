@@ -11,14 +11,16 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bench_lib.models import SHAPES
+
+from .random_models import write_random_model
 
 WORKLOADS = Path(__file__).resolve().parents[2] / "workloads"
 TEMPLATE = WORKLOADS / "finetune" / "model" / "tiny" / "chat_template.jinja"
@@ -32,7 +34,6 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool
 SPECIAL_ROLES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 GATES = ("    gate: {max: 0.5}\n", "    gate: {min: 0.8}\n")
 TEXT_WORKLOAD = "text_tuning"
-MAKING_S = 300
 # figure -> (lowest, highest) ratio of local rounds to healthy; None: only shown
 GOALS: dict[str, tuple[float | None, float | None]] = {
     "tokens_per_s": (0.95, None),
@@ -67,16 +68,7 @@ class Scale:
 # Preset qwen2-7b, at a learning rate that teaches random weights something. 8 rows of 4096 tokens
 # take two H100 0.88 s, and an exchange of 161 M values 4 s beside that.
 ON_GPUS = Scale(
-    shape={
-        "vocab_size": 152_064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 32768,
-        "rope_theta": 1e6,
-    },
+    shape=SHAPES["qwen2-7b"],
     vocabulary=16_384,
     steps=120,
     rows=8,
@@ -204,20 +196,6 @@ def make_data(scale: Scale, folder: Path, model: Path) -> Path:
     return data
 
 
-def make_base(scale: Scale, folder: Path) -> None:
-    """Random weights of the scale's shape, made on the GPU if there is one."""
-    code = (
-        "import json, sys, torch; from transformers import Qwen2Config, Qwen2ForCausalLM\n"
-        "cuda = torch.cuda.is_available(); torch.manual_seed(11)\n"
-        "c = Qwen2Config(**json.loads(sys.argv[2]), tie_word_embeddings=False)\n"
-        "torch.set_default_dtype(torch.bfloat16 if cuda else torch.float32)\n"
-        "torch.set_default_device('cuda' if cuda else 'cpu')\n"
-        "Qwen2ForCausalLM(c).save_pretrained(sys.argv[1])\n"
-    )
-    argv = [sys.executable, "-c", code, str(folder), json.dumps(dict(scale.shape))]
-    subprocess.run(argv, check=True, timeout=MAKING_S)
-
-
 def make_workload(folder: Path) -> Path:
     """`finetune` without the gates that are for its own generated conversations."""
     target = folder / TEXT_WORKLOAD
@@ -239,7 +217,7 @@ def prepare_job(scale: Scale, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "base"
     with ThreadPoolExecutor() as pool:
-        making = pool.submit(make_base, scale, model)
+        making = pool.submit(write_random_model, scale.shape, model)
         data = make_data(scale, folder, model)
         making.result()
     settings = [

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from quality.dataset import BUNDLED, Question, Text, read_items
-from quality.estimates import Z, accuracy, perplexity
+from orchestrate_models.repeats import Z
+from quality.estimates import accuracy, perplexity
 
 
 def test_perplexity_is_that_of_all_tokens_together() -> None:

@@ -11,8 +11,9 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import synchronize
 from orchestrate_models.loading import random_prompts
-from orchestrate_models.ranks import Ranks, synchronize
+from orchestrate_models.ranks import Ranks
 from orchestrate_models.repeats import Spread, spread
 
 from .settings import Settings
@@ -96,7 +97,8 @@ def measure(
         torch.cuda.reset_peak_memory_stats(ranks.device)
     ranks.meet()
     with kit.measured_window(str(ranks.device)) as window:
-        times = list(_repeats(generation, settings, report, window))
+        counted = window if ranks.counts(settings.tp) else None
+        times = list(_repeats(generation, settings, report, counted))
         ranks.meet()
     prefill, decode = zip(*times, strict=True)
     return Passes(
@@ -111,13 +113,11 @@ def _repeats(
     generation: Generation,
     settings: Settings,
     report: Callable[[int], None],
-    window: kit.MeasuredWindow,
+    window: kit.MeasuredWindow | None,
 ) -> Iterator[tuple[float, float]]:
-    """Of ranks that share a model only the first counts the work."""
-    counts = kit.rank() == 0 or settings.tp == 1
     for repeat in range(settings.repeats):
         took = generation.run()
-        if counts:
+        if window is not None:
             window.count(
                 requests=settings.batch,
                 input_tokens=settings.batch * settings.prompt_tokens,
@@ -125,8 +125,3 @@ def _repeats(
             )
         report(repeat + 1)
         yield took
-
-
-def peak_bytes(device: torch.device) -> int | None:
-    """The allocator's peak since the warm-up; None on a CPU, whose allocator counts nothing."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

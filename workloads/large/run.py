@@ -24,6 +24,7 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import device_name, peak_bytes
 from orchestrate_models.loading import (
     DTYPES,
     checked_tensor_parallel,
@@ -32,10 +33,10 @@ from orchestrate_models.loading import (
 )
 from orchestrate_models.memory_fit import GIB, inference_need, parameter_count, require_fit
 from orchestrate_models.outputs import Figures, report_figures, write_document
-from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
+from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 
-from .measuring import Generation, Passes, measure, peak_bytes
+from .measuring import Generation, Passes, measure
 from .settings import Settings
 
 RESULT = "large.json"

@@ -29,6 +29,7 @@ from orchestrate_serving.gpus import gpus_here
 from .base.job import Target
 from .base.records import RecordError
 from .base.stages import StageError
+from .judge.evaluation import headline
 from .load.cross_check import chosen_tool, cross_check
 from .load.endpoint import EndpointError, authorization, check_endpoint
 from .load.fleet import LoadError, SenderError
@@ -141,9 +142,12 @@ def compared(node: NodeRun) -> Comparison | None:
     :class:`PeerError`, ``OSError``.
     """
     chosen = chosen_tool(node.settings)
-    if chosen is None or node.stopped or verdict_line(node.results()):
+    if chosen is None or node.stopped:
         return None
-    return cross_check(node, *chosen)
+    results = node.results()
+    if verdict_line(results):
+        return None
+    return cross_check(node, *chosen, headline(results).summary.total)
 
 
 def report(node: NodeRun, comparison: Comparison | None) -> str:

@@ -25,6 +25,7 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import device_name
 from orchestrate_models.loading import DTYPES, load_model, model_options
 from orchestrate_models.memory_fit import (
     GIB,
@@ -34,7 +35,7 @@ from orchestrate_models.memory_fit import (
     training_need,
 )
 from orchestrate_models.outputs import Figures, report_figures, write_document
-from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
+from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 
 from .phases import Phase, phases_of

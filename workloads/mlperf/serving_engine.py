@@ -18,7 +18,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
 
-import orchestrate_kit as kit
+from orchestrate_models.devices import choose_device
 from orchestrate_serving.builtin.engine import MOST_CONTEXT, Update
 from orchestrate_serving.builtin.generate_engine import make_engine
 from orchestrate_serving.builtin.model import (
@@ -57,7 +57,7 @@ class ServingEngine:
     """
 
     def __init__(self, parameters: Parameters, local_rank: int) -> None:
-        self.device = _choose_device(parameters.device, local_rank)
+        self.device = choose_device(parameters.device, local_rank)
         # Sums are split by the number of threads: it must not depend on how busy a node is.
         torch.set_num_threads(parameters.threads)
         self.model = _load(parameters, self.device)
@@ -157,14 +157,6 @@ class ServingEngine:
             first_token_s=answer.times_s[0],
             last_token_s=answer.times_s[-1],
         )
-
-
-def _choose_device(device: str, local_rank: int) -> torch.device:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    return chosen
 
 
 def _load(parameters: Parameters, device: torch.device) -> Model | HubModel:

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import synchronize
 from orchestrate_models.loading import random_prompts
-from orchestrate_models.ranks import Ranks, synchronize
+from orchestrate_models.ranks import Ranks
+from orchestrate_models.repeats import Z
 
 from .router_telemetry import RouterTelemetry
 from .settings import Settings
-
-# Two-sided 95 % of a normal distribution.
-Z = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ def measure(
     for _ in range(settings.warmup):
         seconds(watched=False)
     times: dict[bool, list[float]] = {True: [], False: []}
-    counts = kit.rank() == 0 or settings.tp == 1
+    counts = ranks.counts(settings.tp)
     ranks.meet()
     with kit.measured_window(str(ranks.device)) as window:
         for pair in range(settings.pairs):

@@ -20,9 +20,8 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = Path(__file__).resolve().parent.name
 
-import torch
-
 import orchestrate_kit as kit
+from orchestrate_models.devices import peak_bytes
 from orchestrate_models.loading import (
     DTYPES,
     checked_tensor_parallel,
@@ -71,7 +70,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
     telemetry = RouterTelemetry(layers, _experts(config))
     progress = partial(kit.progress, total=settings.pairs, unit="pair")
     passes = measure(model, telemetry, settings, ranks, progress)
-    peak = torch.cuda.max_memory_allocated() if ranks.device.type == "cuda" else None
+    peak = peak_bytes(ranks.device)
     found = ranks.gather((passes, telemetry.windows()))
     if ranks.rank == 0:
         own = found if settings.tp == 1 else found[:1]

@@ -66,11 +66,3 @@ def use_fp8(model: torch.nn.Module) -> int:
             module.weight = Fp8Weight(local)  # type: ignore[assignment]
             replaced += 1
     return replaced
-
-
-def fp8_reason(device: torch.device) -> str:
-    """Empty, or why fp8 products cannot run there."""
-    if device.type != "cuda":
-        return ""
-    major, minor = torch.cuda.get_device_capability(device)
-    return "" if (major, minor) >= (8, 9) else f"compute capability {major}.{minor} has no fp8"

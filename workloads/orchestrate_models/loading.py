@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.distributed.configuration_utils import DistributedConfig
 
-from .fp8 import fp8_reason, use_fp8
+from .devices import fp8_reason
+from .fp8 import use_fp8
 from .ranks import Ranks
 from .unusable import UnusableSettings
 from .weights import random_slices, skeleton

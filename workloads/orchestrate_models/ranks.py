@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 import orchestrate_kit as kit
 
+from .devices import choose_device, synchronize
 from .unusable import UnusableSettings
 
 PATIENCE = timedelta(minutes=10)
@@ -38,20 +39,15 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.control)
         return values
 
+    def counts(self, tensor_parallel: int) -> bool:
+        """Whether this rank's work does: of ranks that share a model only that of the first."""
+        return tensor_parallel == 1 or self.rank == 0
+
     def meet(self) -> None:
         """Wait for every rank, with the device idle."""
         synchronize(self.device)
         if self.size > 1:
             dist.barrier(group=self.control)
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 @contextmanager
@@ -60,12 +56,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     ``RuntimeError`` for a device that is not there.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     cuda = chosen.type == "cuda"
-    if cuda:
-        torch.cuda.set_device(chosen)
     control = None
     if size > 1:
         dist.init_process_group(

@@ -7,6 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Two-sided 95 % of a normal distribution.
+Z = 1.959964
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:

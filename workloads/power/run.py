@@ -22,6 +22,7 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import choose_device, device_name
 
 from .measuring import Row, measure_rows
 from .parameters import Parameters, batches_of, precisions_of
@@ -60,10 +61,6 @@ def report(row: Row) -> None:
             kit.metric(f"{name}.{row.precision}.batch{row.batch}", value, unit)
 
 
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
 def chosen_config(parameters: Parameters) -> Any:
     """The decoder's configuration. Raises ``ValueError`` and ``OSError``."""
     path = Path(parameters.config).expanduser() if parameters.config else None
@@ -86,11 +83,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"power: {error}", file=sys.stderr)
         sys.exit(2)
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    name = kit.device_of_rank(parameters.device, local_rank, torch.cuda.device_count())
-    device = torch.device(name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = choose_device(parameters.device, int(os.environ.get("LOCAL_RANK", "0")))
     run(parameters, config, device)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, LlamaConfig, Qwen2Config
+from transformers import AutoConfig
 
+from orchestrate_models.shapes import DENSE
 from orchestrate_serving.builtin.weights import shape_of
 
 # What a file must say: transformers would fill in those of Llama 7B.
@@ -16,22 +18,9 @@ SIZES = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
     "max_position_embeddings",
 )  # fmt: skip
-# Sizes as in their config.json on the model hub. How positions turn changes no size.
-SHAPES = {
-    "tiny": LlamaConfig(
-        hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=512, max_position_embeddings=2048,
-    ),
-    "qwen2-7b": Qwen2Config(
-        hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, vocab_size=152064, max_position_embeddings=131072,
-    ),
-    "llama-3.1-8b": LlamaConfig(
-        hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, vocab_size=128256, max_position_embeddings=131072,
-        rms_norm_eps=1e-5,
-    ),
-}  # fmt: skip
+SHAPES = {name: deepcopy(DENSE[name]) for name in ("tiny", "qwen2-7b", "llama-3.1-8b")}
+# As the base model's config.json says; the shared shape has those of the Instruct model.
+SHAPES["qwen2-7b"].max_position_embeddings = 131072
 
 
 def read_config(path: Path) -> Any:

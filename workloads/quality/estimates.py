@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Two-sided 95 % of a normal distribution.
-Z = 1.959964
+from orchestrate_models.repeats import Z
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ import torch
 from transformers import AutoTokenizer
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import device_name
 from orchestrate_models.loading import (
     DTYPES,
     checked_tensor_parallel,
@@ -32,7 +33,7 @@ from orchestrate_models.loading import (
 )
 from orchestrate_models.memory_fit import inference_need, require_fit
 from orchestrate_models.outputs import write_document
-from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
+from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 from orchestrate_models.unusable import UnusableSettings
 
@@ -90,7 +91,7 @@ def score_all(
 ) -> list[Score]:
     """In the order of the lines. Ranks with models of their own take every n-th line."""
     share = items[ranks.rank :: ranks.size] if settings.tp == 1 else items
-    counts = settings.tp == 1 or ranks.rank == 0
+    counts = ranks.counts(settings.tp)
     scores = []
     with kit.measured_window(str(ranks.device)) as window:
         for done, item in enumerate(share, start=1):

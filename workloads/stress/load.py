@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import synchronize
 from orchestrate_models.memory_fit import MemoryNeed
-from orchestrate_models.ranks import Ranks, synchronize
+from orchestrate_models.ranks import Ranks
 
 from .settings import Settings
 

@@ -27,9 +27,10 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import device_name
 from orchestrate_models.memory_fit import require_fit
 from orchestrate_models.outputs import Figures, report_figures, write_document
-from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
+from orchestrate_models.ranks import Ranks, run_on_ranks
 
 from .counters import Counters, predicted_bytes, summary
 from .load import Findings, Load, memory_need, run_load

@@ -24,10 +24,11 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 import torch
 
 import orchestrate_kit as kit
+from orchestrate_models.devices import device_name
 from orchestrate_models.loading import DTYPES, checked_tensor_parallel
 from orchestrate_models.memory_fit import inference_need, require_fit
 from orchestrate_models.outputs import Figures, report_figures, write_document
-from orchestrate_models.ranks import Ranks, device_name, run_on_ranks
+from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 from orchestrate_models.unusable import UnusableSettings
 

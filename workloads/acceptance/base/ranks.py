@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import orchestrate_kit as kit
+from orchestrate_models.devices import choose_device
 
 NODE, ALL, RAILS = "node", "all", "rails"
 
@@ -97,7 +97,7 @@ def joined_ranks(device: str, timeout_s: int) -> Iterator[Ranks]:
     """Join the process group that the launcher's environment describes, if there is one."""
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = _choose_device(device, local_rank)
+    chosen = choose_device(device, local_rank)
     control = None
     if size > 1:
         timeout = timedelta(seconds=timeout_s)
@@ -160,11 +160,3 @@ def _groups(places: list[tuple[int, str]], rank: int) -> Iterator[Group]:
             if rank in members:
                 nodes = len({places[member] for member in members})
                 yield Group(scope=scope, members=members, nodes=nodes, handle=handle)
-
-
-def _choose_device(device: str, local_rank: int) -> torch.device:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    return chosen

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from orchestrate_models.devices import fp8_reason
+
 from ..base.bandwidth import product_tflops
 from ..base.options import Options
 from ..base.robust_stats import median
@@ -80,10 +82,7 @@ def can_multiply(kind: str, device: torch.device) -> str:
     """Empty, or why products of this kind cannot be run there."""
     if kind != "fp8":
         return ""
-    if device.type != "cuda":
-        return "no GPU"
-    major, minor = torch.cuda.get_device_capability(device)
-    return "" if (major, minor) >= (8, 9) else f"compute capability {major}.{minor} has no fp8"
+    return fp8_reason(device) if device.type == "cuda" else "no GPU"
 
 
 def find_shapes(kind: str, device: torch.device, options: Options) -> list[Shape]:

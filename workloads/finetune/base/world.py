@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import orchestrate_kit as kit
+from orchestrate_models.devices import choose_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,9 @@ def joined_world(device: str, timeout_s: int) -> Iterator[World]:
     """Join the process group that the launcher's environment describes, if there is one."""
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = _choose_device(device, local_rank)
+    chosen = choose_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     if size > 1:
         dist.init_process_group(
             "nccl" if chosen.type == "cuda" else "gloo",
@@ -159,12 +161,3 @@ def joined_world(device: str, timeout_s: int) -> Iterator[World]:
     )
     if size > 1:  # not after a failure: the other ranks would not take part
         dist.destroy_process_group()
-
-
-def _choose_device(device: str, local_rank: int) -> torch.device:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    chosen = torch.device(kit.device_of_rank(device, local_rank, gpus))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-        torch.set_float32_matmul_precision("high")
-    return chosen

@@ -40,8 +40,9 @@ class StageEnergy:
     @property
     def watts(self) -> float | None:
         """The mean, if it is valid."""
-        known = self.joules is not None and not self.problems and self.seconds > 0
-        return self.joules / self.seconds if known and self.joules is not None else None
+        if self.joules is None or self.problems or self.seconds <= 0:
+            return None
+        return self.joules / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import orchestrate_kit as kit
 
 from ..base.job import Ask
 from ..judge.definitions import DEFINITIONS
-from ..judge.evaluation import evaluate, headline
+from ..judge.evaluation import evaluate
 from ..judge.summary import Summary
 from ..peers.comparison import Comparison, compare
 from ..peers.tools import TOOLS, PeerError, PeerFigures, PeerLoad, PeerTool
@@ -54,9 +54,9 @@ def chosen_tool(settings: Settings) -> tuple[PeerTool, Path] | None:
     return tool, Path(found)
 
 
-def cross_check(node: NodeRun, tool: PeerTool, program: Path) -> Comparison:
-    """The tool's figures beside ours. Raises :class:`PeerError`, ``OSError``."""
-    load = _peer_load(node)
+def cross_check(node: NodeRun, tool: PeerTool, program: Path, requests: int) -> Comparison:
+    """The tool's figures beside ours, of as many requests. Raises :class:`PeerError`, ``OSError``."""
+    load = _peer_load(node, requests)
     load.folder.mkdir(parents=True, exist_ok=True)
     _write_prompts(node, tool, load)
     argv = [str(program), *tool.argv(load)]
@@ -67,14 +67,13 @@ def cross_check(node: NodeRun, tool: PeerTool, program: Path) -> Comparison:
     return compare(tool, load.requests, _own_summary(node, tool), theirs)
 
 
-def _peer_load(node: NodeRun) -> PeerLoad:
+def _peer_load(node: NodeRun, requests: int) -> PeerLoad:
     settings, stage = node.settings, node.stages[0]
     if len(node.work.targets) != 1:
         raise PeerError("a cross-check compares loads of one engine: --set engines=1")
-    result = headline(node.results())
     return PeerLoad(
         target=node.work.targets[0],
-        requests=result.summary.total,
+        requests=requests,
         rate=stage.rate,
         concurrency=settings.concurrency,
         arrival=settings.arrival,
