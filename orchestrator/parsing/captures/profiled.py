@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from orchestrator.core.captures.nvlink import Collectives
@@ -75,7 +74,7 @@ def _time(value: Any) -> float:
 
 def _seconds(value: Any) -> float:
     number = as_float(value)
-    if number is None or number < 0 or not math.isfinite(number):
+    if number is None or number < 0:
         raise ValueError(f"not a duration: {str(value)[:80]!r}")
     return number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,10 +62,7 @@ class _Reader:
 
     def samples(self, kinds: Sequence[str], began: float) -> Iterator[tuple[str, Samples]]:
         for kind in (kind for kind in kinds if kind in sampled.COLUMNS):
-
-            def parse(data: bytes, kind: str = kind) -> Samples:
-                return sampled.parse_samples(kind, data, began)
-
+            parse = partial(sampled.parse_samples, kind, began=began)
             for found in self._each(kind, f"{kind}.csv", sampled.MAX_FILE_BYTES, parse):
                 yield kind, found
 

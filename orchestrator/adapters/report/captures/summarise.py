@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.adapters.report.captures.gpu_sections import show_clocks, show_memory, show_power
 from orchestrator.adapters.report.captures.load import read_node
@@ -75,18 +75,18 @@ def _summarise(
         summary=f"captures/{kind.value}/{SUMMARY}",
     )
     return result, [
-        *_heads(kind, state, shown.line, reasons),
+        _head(kind, state, shown.line, reasons),
         *shown.sections,
         _files(kind, usable),
     ]
 
 
-def _heads(
+def _head(
     kind: CaptureKind, state: CaptureState, line: str, reasons: Sequence[str]
-) -> Iterator[given.Section]:
+) -> given.Section:
     why = f" ({'; '.join(reasons)})" if reasons else ""
     tone: given.Tone = "" if state is CaptureState.CAPTURED else "odd"
-    yield text_section(f"Capture {kind}", line + why, tone, terminal=True)
+    return text_section(f"Capture {kind}", line + why, tone, terminal=True)
 
 
 def _files(kind: CaptureKind, usable: Sequence[NodeRecord]) -> given.Section:

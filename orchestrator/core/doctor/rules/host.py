@@ -89,7 +89,7 @@ def _clock_source(look: CheckedNode) -> CheckAnswer:
 
 
 def stuck_text(processes: Sequence[StuckProcess]) -> str:
-    """The first of them, with what they wait in."""
+    """The first of them, with user, pid and state."""
     named = (
         f"{process.user or '?'}'s {process.name or '?'} (pid {process.pid}, {process.state})"
         for process in processes[:MAX_NAMED]
