@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from quality.dataset import BUNDLED, Question, Text, read_items
 from orchestrate_models.repeats import Z
+from quality.dataset import BUNDLED, Question, Text, read_items
 from quality.estimates import accuracy, perplexity
 
 

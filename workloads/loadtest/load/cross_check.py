@@ -55,7 +55,7 @@ def chosen_tool(settings: Settings) -> tuple[PeerTool, Path] | None:
 
 
 def cross_check(node: NodeRun, tool: PeerTool, program: Path, requests: int) -> Comparison:
-    """The tool's figures beside ours, of as many requests. Raises :class:`PeerError`, ``OSError``."""
+    """Their figures beside ours, of as many requests. Raises :class:`PeerError`, ``OSError``."""
     load = _peer_load(node, requests)
     load.folder.mkdir(parents=True, exist_ok=True)
     _write_prompts(node, tool, load)
