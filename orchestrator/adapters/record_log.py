@@ -38,7 +38,7 @@ def read_log(path: Path, parse: Callable[[dict[str, Any]], Record]) -> list[Reco
     for data in _read_objects(path):
         try:
             found.append(parse(data))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             continue
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.record_log import read_lines
+from orchestrator.adapters.record_log import read_log
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.base.codec import from_json, to_json
 from orchestrator.core.doctor.check_model import PastLook
@@ -31,10 +31,9 @@ class PastLooks:
     def read(self) -> tuple[PastLook, ...] | None:
         """The oldest first; None = they cannot be read."""
         try:
-            looks = [_parse_look(data) for data in read_lines(self._path)]
+            return tuple(read_log(self._path, _parse_look))
         except OSError:
             return None
-        return tuple(look for look in looks if look is not None)
 
     def add(self, looks: Iterable[PastLook], now: float) -> None:
         """Append: two commands at once lose nothing of each other. Of a long file what is older
@@ -51,12 +50,9 @@ class PastLooks:
                 file.write(b"".join(young[len(young) // 2 :]))
 
 
-def _parse_look(data: dict[str, Any]) -> PastLook | None:
-    """None for what another version wrote."""
-    try:
-        look = from_json(PastLook, data)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+def _parse_look(data: dict[str, Any]) -> PastLook:
+    """Raises what ``read_log`` leaves out: what another version wrote."""
+    look = from_json(PastLook, data)
     assert isinstance(look, PastLook)
     return look
 
