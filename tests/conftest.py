@@ -51,6 +51,7 @@ MODULE_MARKS = re.compile(r"^pytestmark = (\[.*?^\]|[^\n]*)", re.MULTILINE | re.
 STARTS = frozenset(
     "os.fork os.forkpty os.posix_spawn socket.bind socket.connect subprocess.Popen".split()
 )
+LONGEST_TEST_S = 600.0  # on whatever machine; pyproject.toml ends a worker that is stuck beyond it
 HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
 
 
@@ -149,7 +150,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
 def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> object:
     """A test may take as long as its steps do on a machine with other work."""
     if needs_more(item):
-        grown = settings.timeout * measure_slowdown()
+        grown = min(settings.timeout * measure_slowdown(), LONGEST_TEST_S)
         settings = settings._replace(timeout=grown)
     return pytest_timeout.pytest_timeout_set_timer(item, settings)
 
@@ -242,6 +243,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     refuse_skip(report)
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A failure is named when it happens: a run that is ended from outside has said what failed."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = crash.message if crash else report.longreprtext.strip().rpartition("\n")[2]
+        print(f"\nFAILED {report.nodeid} ({report.when}): {reason:.300}", file=sys.__stderr__)
 
 
 def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
