@@ -13,6 +13,7 @@ import errno
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,6 +107,7 @@ class Coordinator:
         self._crash = crash
         self._silently = silently
         self._conversations: list[Conversation] = []
+        self.open_files: list[Journal | SeriesWriter] = []
         self.at_end: Callable[[Coordinator], None] = lambda _: None
         self.ended = asyncio.Event()
         self.again = again
@@ -144,6 +146,8 @@ class Coordinator:
     def _leave(self) -> None:
         """The process is over; the kernel closes what it had open."""
         self.process.die()
+        for file in self.open_files:
+            file.close()
         self.at_end(self)
         if self._on_request in self.world.request_watchers:
             self.world.request_watchers.remove(self._on_request)
@@ -248,6 +252,10 @@ class Coordinator:
 
 
 class _WatchedJournal(Journal):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        COORDINATOR.get().open_files.append(self)
+
     def append_many(self, entries: Iterable[tuple[float, Mapping[str, Any]]]) -> range:
         entries = list(entries)
         coordinator = COORDINATOR.get()
@@ -268,6 +276,10 @@ class _WatchedJournal(Journal):
 
 
 class _WatchedSeries(SeriesWriter):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        COORDINATOR.get().open_files.append(self)
+
     def append_many(self, points: Iterable[Point]) -> None:
         points = list(points)
         if points:
