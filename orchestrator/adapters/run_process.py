@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,21 @@ class CommandOutcome:
     was_asked: bool = False
 
 
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGINT that arrive while inside, instead of what they do."""
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: asked.append(got))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_process(
     argv: Sequence[str],
     *,
@@ -35,35 +51,31 @@ def run_process(
     output: Path,
     limit_s: float,
     meanwhile: Callable[[], None] = lambda: None,
+    signals: Sequence[int] | None = None,
 ) -> CommandOutcome:
     """Run ``argv``, a command of ours or a script that becomes one, to its end.
 
-    SIGTERM and SIGINT are passed on; after ``limit_s`` seconds the run is asked to end, and killed
+    SIGTERM and SIGINT are passed on, those too that a caller who is inside ``stop_signals`` had
+    before; after ``limit_s`` seconds the run is asked to end, and killed
     when it has not within ``GRACE_S``. ``meanwhile`` is called every ``POLL_S`` or so. Raises
     ``OSError``.
     """
     make_private_dir(output.parent)
-    asked: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _: asked.append(got))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=fd,
-            stderr=fd,
-            env=dict(environment),
-            cwd=folder,
-            start_new_session=True,
-        )
-        return _wait(process, asked, limit_s, meanwhile)
+        with stop_signals() if signals is None else nullcontext(signals) as asked:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=fd,
+                stderr=fd,
+                env=dict(environment),
+                cwd=folder,
+                start_new_session=True,
+            )
+            return _wait(process, asked, limit_s, meanwhile)
     finally:
         os.close(fd)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(

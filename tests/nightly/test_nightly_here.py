@@ -17,15 +17,20 @@ import pytest
 
 from orchestrator.adapters.history.open_store import sqlite_history
 from orchestrator.adapters.nightly.schedule_store import (
+    NightlyFolder,
+    append_record,
     find_schedule,
     read_records,
     save_schedule,
     working_on,
 )
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.cli.main import main
+from orchestrator.cli.nights import run_night
 from orchestrator.cli.nights.run_night import NightShift
 from orchestrator.cli.nights.status_file import StatusFile
 from orchestrator.core.history.run_record import RunQuery
+from orchestrator.core.nightly.nights import NightRecord, RecordKind
 from tests.architecture.source import ROOT
 from tests.forks import COMMANDS, Fork
 from tests.nightly.crontabs import PrivateCron, needs_cron
@@ -201,6 +206,28 @@ def test_a_night_over_its_limit_is_stopped(desk: Desk) -> None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=scaled(90))
+
+    (night,) = desk.nights()
+    assert night["state"] == "failed"
+    assert "asked to stop" in str(night["reason"])
+
+
+def test_a_night_is_never_half_begun_by_a_signal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that arrives when the night is noted as begun, before its run is a process."""
+    desk.add(at=minutes_ago(2), lines=10_000)
+    desk.made_since(timedelta(hours=1))
+
+    def stop_when_begun(folder: NightlyFolder, record: NightRecord) -> None:
+        append_record(folder, record)
+        if record.kind is RecordKind.STARTED:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run_night, "append_record", stop_when_begun)
+    for name, value in desk.env.items():
+        monkeypatch.setenv(name, value)
+    main(["nightly", "tick", "jw3"])
 
     (night,) = desk.nights()
     assert night["state"] == "failed"

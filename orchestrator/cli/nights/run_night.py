@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from orchestrator.adapters.nightly.schedule_store import (
     working_on,
 )
 from orchestrator.adapters.nightly.wake_program import wake_environment
-from orchestrator.adapters.run_process import run_process
+from orchestrator.adapters.run_process import run_process, stop_signals
 from orchestrator.adapters.store.background_command import own_command
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result
@@ -111,6 +111,11 @@ class NightShift:
             self.say(f"{self.schedule.name}: night {decision.night}: {decision.reason}")
 
     def _run_once(self, night: str, reason: str) -> int:
+        """From the moment that the night counts as begun a signal is no reason to leave it so."""
+        with stop_signals() as signals:
+            return self._run_until(night, reason, signals)
+
+    def _run_until(self, night: str, reason: str, signals: Sequence[int]) -> int:
         run_id = self._free_run_id(night)
         self._record(RecordKind.STARTED, night, run_id=run_id, reason=reason)
         try:
@@ -121,6 +126,7 @@ class NightShift:
                 output=self.folder.output(night),
                 limit_s=self.schedule.limit_s,
                 meanwhile=self.page.refresh,
+                signals=signals,
             )
         except (OSError, UsageError) as error:
             self._record_end(night, run_id, 2, f"the run could not be started: {error}")
