@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.contracts.transport.sshd import Sshd
 # Fast enough to see a silent link die within a second, slow enough for a busy machine.
 QUICK = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_count=4)
 
-Open = Callable[..., Awaitable[Transport]]
+Open = Callable[..., Coroutine[Any, Any, Transport]]
 WAYS = [kind for kind in TransportKind if kind is not TransportKind.AUTO]  # which is one of these
 
 

@@ -251,5 +251,5 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
 def test_sockets_lie_where_their_path_is_short_enough(tmp_path: Path) -> None:
     """A socket's path has 104 bytes at most, wherever the home is."""
     home = tmp_path / ("h" * 90)
-    folder = sockets_folder({"ORCHESTRATE_HOME": str(home), "XDG_RUNTIME_DIR": "/nonexistent"})
+    folder = sockets_folder({"ORCHESTRATE_HOME": str(home), "XDG_RUNTIME_DIR": f"{tmp_path}/none"})
     assert folder.name == f"orchestrate-{os.geteuid()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from orchestrator.core.model.inventory import SshEndpoint
 
 MAX_WORDS_BYTES = 64 * 1024
 MAX_SETTINGS_BYTES = 1024 * 1024
+KILLED_WITHIN_S = 5.0
 
 
 async def read_settings(endpoint: SshEndpoint, timeout_s: float) -> SshSettings:
@@ -32,22 +34,26 @@ async def run_ssh(argv: Sequence[str], timeout_s: float) -> tuple[int | None, by
     An ``ssh`` in the background keeps the streams that it was given: a pipe would not end.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=words,
-            start_new_session=True,
-        )
+        process, code = None, None
+        # The start is within the limit, too: when a loop ends it cancels asyncio's own part of a
+        # start, and a start without that part waits for ever.
         try:
             async with asyncio.timeout(timeout_s):
-                code: int | None = await process.wait()
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=words,
+                    start_new_session=True,
+                )
+                code = await process.wait()
         except TimeoutError:
-            code = None
+            pass
         finally:
-            if process.returncode is None:
+            if process is not None and process.returncode is None:
                 process.kill()
-                await process.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), KILLED_WITHIN_S)
         output.seek(0)
         words.seek(0)
         text = words.read(MAX_WORDS_BYTES).decode(errors="replace")
