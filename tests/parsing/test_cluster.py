@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from orchestrator.core.base.command import Secret
 from orchestrator.core.base.errors import UsageError
@@ -190,8 +194,12 @@ def test_mistakes_are_shown_where_they_are(text: str, expected: str) -> None:
         ("ssh: 'node-b:2222'", "write ssh: node-b, port: 2222"),
         ("ssh: 'abcd:22'", "write ssh: abcd, port: 22"),
         ("ssh: 'node-b:'", "write ssh: node-b, port: NUMBER"),
-        ("ssh: 'rack-[1-2]:22'", "write ssh: rack-[1-2], port: 22"),
-        ("ssh: '[2001:db8::12]:22'", "write ssh: 2001:db8::12, port: 22"),
+        ("ssh: 'rack-[1-2]:22'", "write ssh: 'rack-[1-2]', port: 22"),
+        ("ssh: '[2001:db8::12]:22'", "write ssh: '2001:db8::12', port: 22"),
+        ("ssh: '[node.lab]:22'", "write ssh: node.lab, port: 22"),
+        ("ssh: 'b:99999'", "write ssh: b, port: NUMBER"),
+        ("ssh: 'a b@c'", "write ssh: c, user: NAME"),
+        ("ssh: 'a@'", "not a host name or SSH alias: ''"),
         ("ssh: 'a:b:c'", "neither a host name nor an IPv6 address"),
         ("ssh: '2001:db8::[1-4]'", "neither a host name nor an IPv6 address"),
         ("ssh: 'root@192.0.2.9'", "write ssh: 192.0.2.9, user: root"),
@@ -238,6 +246,33 @@ def test_fields_of_a_node_are_checked(field: str, expected: str) -> None:
 
     assert message.startswith("dir/c.yaml:4:")
     assert expected in message
+
+
+NAMED = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,8}", fullmatch=True)
+HOSTS = NAMED | st.ip_addresses(v=6).map(lambda address: f"[{address}]")
+USERS = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9._@\\-]{0,8}[a-z0-9])?", fullmatch=True)
+PORTS = st.integers(1, 65_535).map(str)
+
+
+@settings(max_examples=40)
+@given(user=st.none() | USERS, host=HOSTS, port=st.none() | PORTS, as_name=st.booleans())
+def test_what_a_message_proposes_is_accepted(
+    user: str | None, host: str, port: str | None, as_name: bool
+) -> None:
+    """Fields instead of ``user@host:port``, each understood as it was meant."""
+    assume(user is not None or port is not None)
+    before = f"{user}@" if user is not None else ""
+    behind = f":{port}" if port is not None else ""
+    written = json.dumps(f"{before}{host}{behind}")
+    message = refusal(
+        f"name: c\nnodes: [{written if as_name else f'{{name: n, ssh: {written}}}'}]\n"
+    )
+
+    fields = message.partition("write ")[2].strip("{}").replace("name: NAME", "name: n")
+    node = load(f"name: c\nnodes: [{{{fields if as_name else f'name: n, {fields}'}}}]\n").nodes[0]
+
+    number = int(port) if port is not None else None
+    assert node.ssh == SshEndpoint(host=host.strip("[]"), user=user, port=number)
 
 
 def test_all_problems_are_shown_together_in_order() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,18 +14,22 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.core.base.nodeset import MAX_NAME_LENGTH, NodeSetError, expand_nodeset
+from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
 from orchestrator.core.model.inventory import TransportKind
+from orchestrator.parsing.inputs.destinations import (
+    LOGIN,
+    MAX_PORT,
+    check_host,
+    check_node_names,
+    check_nodeset,
+)
 from orchestrator.parsing.inputs.validation import Strict, describe_value
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
-_BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\](?::([0-9]+))?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
-_LOGIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._@\\-]*[A-Za-z0-9._@-])?")  # also DOMAIN\user
 _HOP_HOST = r"(\[[A-Za-z0-9:.%]+\]|[A-Za-z0-9_][A-Za-z0-9._%-]*)"
 _HOP = rf"({_USER.pattern}@)?{_HOP_HOST}(:[0-9]{{1,5}})?"
 _JUMP = re.compile(rf"{_HOP}(,{_HOP})*")
@@ -77,67 +80,17 @@ def _matching_validator(pattern: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _check_nodeset(text: str) -> str:
-    try:
-        expand_nodeset(text)
-    except NodeSetError as error:
-        raise ValueError(f"not a node name or a folded set: {error}") from None
-    return text
-
-
-def _check_host(text: str) -> str:
-    address, port = _split_bracketed(text)
-    if address:
-        if port:
-            raise ValueError(f"the port has a field of its own; write ssh: {address}, port: {port}")
-        return address
-    _refuse_parts(text)
-    if "[" in text:
-        return _check_nodeset(text)
-    if len(text) > MAX_NAME_LENGTH or not _HOST.fullmatch(text):
-        raise ValueError(f"not a host name or SSH alias: {text[:80]!r}")
-    return text
-
-
-def _split_bracketed(text: str) -> tuple[str, str]:
-    """The IPv6 address in ``[...]`` and the port behind it; empty where there is none."""
-    found = _BRACKETED.fullmatch(text)
-    return (found[1], found[2] or "") if found and _is_ipv6(found[1]) else ("", "")
-
-
-def _refuse_parts(text: str) -> None:
-    """What other tools write together with the host: user, port and scheme."""
-    if "://" in text:
-        raise ValueError("not a URI: write the host alone, with user: and port: beside it")
-    user, at, host = text.rpartition("@")
-    if at:
-        raise ValueError(f"the user has a field of its own; write ssh: {host}, user: {user}")
-    host, colon, port = text.rpartition(":")
-    if colon and not _is_ipv6(text):
-        if ":" in host and not _is_ipv6(host):
-            raise ValueError(f"neither a host name nor an IPv6 address: {text[:80]!r}")
-        number = port or "NUMBER"
-        raise ValueError(f"the port has a field of its own; write ssh: {host}, port: {number}")
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
-
-
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean_text)]
 LocalPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_without_variables)]
 RemotePath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_path)]
 RemoteFolder = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_remote_folder)]
 Label = Annotated[str, _matching_validator(_LABEL, "a plain name (letters, digits, . _ -)")]
 EnvName = Annotated[str, _matching_validator(_ENV_NAME, "an environment variable name")]
-User = Annotated[str, _matching_validator(_LOGIN, "a user name")]
+User = Annotated[str, _matching_validator(LOGIN, "a user name")]
 Jump = Annotated[str, _matching_validator(_JUMP, "a jump host ([user@]host[:port])")]
-Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_check_nodeset)]
-Host = Annotated[str, AfterValidator(_check_host)]
+Names = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(check_nodeset)]
+NodeNames = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(check_node_names)]
+Host = Annotated[str, AfterValidator(check_host)]
 
 
 if TYPE_CHECKING:
@@ -260,7 +213,7 @@ class NodeFields(Strict):
     )
     user: User | None = Field(default=None, description="SSH user; omitted = from ssh_config")
     port: int | None = Field(
-        default=None, ge=1, le=65535, description="SSH port; omitted = from ssh_config"
+        default=None, ge=1, le=MAX_PORT, description="SSH port; omitted = from ssh_config"
     )
     key: LocalPath | None = Field(default=None, description="Private key file on the coordinator")
     jump: Jump | None = Field(default=None, description="Jump host, as ssh -J: [user@]host[:port]")
@@ -297,7 +250,7 @@ class NodeFields(Strict):
 class NodeEntry(NodeFields):
     """A node, or several by a folded name; the text N is short for {name: N}."""
 
-    name: Names = Field(description="Node name, or folded names such as gpu[01-16]")
+    name: NodeNames = Field(description="Node name, or folded names such as gpu[01-16]")
     ssh: Host | None = Field(
         default=None,
         description="SSH alias or host name (default the node's name); folds like the name",
