@@ -26,8 +26,6 @@ from orchestrator.parsing.importers.recognise import is_yaml, refuse_other
 
 _MAX_NAMES = 8
 _VAULT = "$ANSIBLE_VAULT;"
-# Not about the way to a host, and never worth a word.
-_SILENT = ("ansible_become", "ansible_pipelining", "ansible_remote_tmp", "ansible_shell")
 
 # The files of ``group_vars`` or ``host_vars`` for a name: (file, text) of each, in Ansible's order.
 FindVars = Callable[[str, str], Iterable[tuple[str, str]]]
@@ -90,15 +88,19 @@ class _Hosts:
         self._found = found
         self._files: dict[tuple[str, str], list[Variables]] = {}
         self._other: dict[str, None] = {}
+        self._dropped: dict[str, None] = {}
 
     def add_all(self) -> None:
         for host, groups, variables in resolve_variables(self._inventory, self._read_vars):
             self._add(host, groups, variables)
-        if self._other:
-            names = [shorten_text(name) for name in self._other]
-            more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-            shown = ", ".join(names[:_MAX_NAMES])
-            self._found.warn(f"variables that mean nothing here: {shown}{more}")
+        self._tell("variables of Ansible that are not taken", self._dropped)
+        self._tell("variables that mean nothing here", self._other)
+
+    def _tell(self, what: str, variables: Iterable[str]) -> None:
+        names = [shorten_text(name) for name in variables]
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        if names:
+            self._found.warn(f"{what}: {', '.join(names[:_MAX_NAMES])}{more}")
 
     def _add(self, host: str, groups: list[str], variables: Variables) -> None:
         line = self._inventory.lines[host]
@@ -118,6 +120,7 @@ class _Hosts:
             self._found.warn(f"{shorten_text(host)}: {text}", line)
         for text in connection.remarks:
             self._found.warn(text)
+        self._dropped |= dict.fromkeys(connection.dropped)
         self._other |= {name: None for name in variables if not name.startswith("ansible_")}
 
     def _read_vars(self, kind: str, name: str) -> list[Variables]:

@@ -6,12 +6,27 @@ it, so that what is given twice counts as there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from orchestrator.parsing.importers.ansible.literals import as_text
 from orchestrator.parsing.importers.ansible.model import Value, Variables
+from orchestrator.parsing.importers.ansible.plugins import (
+    CONNECTION,
+    EXECUTABLE,
+    KEY_CHECKS,
+    KEY_TEXTS,
+    PARAMIKO,
+    PASSPHRASES,
+    PASSWORDS,
+    PKCS11,
+    PYTHON,
+    SSH,
+    ConnectionPlugin,
+    is_dropped,
+)
 from orchestrator.parsing.importers.ansible.ssh_options import (
     Setting,
     Way,
@@ -21,26 +36,16 @@ from orchestrator.parsing.importers.ansible.ssh_options import (
 )
 from orchestrator.parsing.importers.ansible.templates import NotLiteral, fill_in
 
-# Of the names of one setting, the last that is given counts.
-HOST = ("ansible_host", "ansible_ssh_host")
-USER = ("ansible_user", "ansible_ssh_user")
-PORT = ("ansible_port", "ansible_ssh_port")
-KEY = ("ansible_private_key_file", "ansible_ssh_private_key_file")
-PYTHON = ("ansible_python_interpreter",)
-CONNECTION = ("ansible_connection",)
-ARGUMENTS = ("ansible_ssh_args",)
-MORE_ARGUMENTS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
-
 _DISCOVERED = frozenset({"auto", "auto_silent", "auto_legacy", "auto_legacy_silent"})
 _SSH = frozenset({"ssh", "smart"})
 _PARAMIKO = frozenset({"paramiko", "paramiko_ssh"})
-_PASSWORDS = ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password")
-_KEY_TEXTS = ("ansible_private_key", "ansible_ssh_private_key")
-_KEY_CHECKS = ("ansible_host_key_checking", "ansible_ssh_host_key_checking")
+_TOKEN = re.compile("%([hnpr%])")
 _PREFIXES = ("ansible.builtin.", "ansible.legacy.", "ansible.netcommon.", "community.general.")
 
 KEYS_ARE_CHECKED = "host keys are always checked (StrictHostKeyChecking is not taken)"
 NO_PASSWORDS = "passwords are never used (ansible_password is not taken): the nodes need a key"
+NO_PASSPHRASES = "passphrases of keys are not taken: load the keys into an agent"
+_DEFAULT_PORT = "22"
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ class Connection:
     """What came out for a host: ``fields``, or the reason why it is no node.
 
     ``unknown``: it cannot be understood. ``elsewhere``: it is reached by other means than ssh.
-    ``warnings`` belong to the host, ``remarks`` to the whole file.
+    ``warnings`` belong to the host, ``remarks`` to the whole file; ``dropped`` are variables of
+    Ansible that nothing here reads.
     """
 
     fields: dict[str, str | int] = field(default_factory=dict)
@@ -57,6 +63,7 @@ class Connection:
     elsewhere: str = ""
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    dropped: tuple[str, ...] = ()
 
 
 class _Unreachable(Exception):
@@ -88,48 +95,54 @@ class _Reading:
         self._result = result
 
     def read(self) -> None:
-        if not self._is_ssh():
+        plugin = self._plugin()
+        if self._result.elsewhere:
             return
-        address = self._address()
-        way = way_of(self._settings())
-        self._take(way, address)
+        if plugin is not None:
+            address = self._needed(plugin.host) or self._host
+            way = way_of(self._settings(plugin))
+            self._take(way, address)
+            self._remark(way)
         self._take_python()
-        self._remark(way)
+        self._result.dropped = tuple(name for name in self._given_names if is_dropped(name, plugin))
 
-    def _is_ssh(self) -> bool:
+    def _plugin(self) -> ConnectionPlugin | None:
+        """None for this machine, and for a host that is not reached by ssh."""
         connection = self._needed(CONNECTION) or "ssh"
         for prefix in _PREFIXES:
             connection = connection.removeprefix(prefix)
         if connection == "local":
             self._result.fields["transport"] = "local"
-            self._take_python()
-            return False
+            return None
         if connection in _PARAMIKO:
             self._result.fields["transport"] = "paramiko"
-        elif connection not in _SSH:
+            return PARAMIKO
+        if connection not in _SSH:
             self._result.elsewhere = f"its connection is {connection}, not ssh"
-            return False
-        return True
+            return None
+        return SSH
 
-    def _address(self) -> str:
-        return self._needed(HOST) or self._host
-
-    def _settings(self) -> Iterator[Setting]:
-        """The options of Ansible's ssh, in their order."""
-        yield from self._arguments(ARGUMENTS)
-        for names, keyword in ((PORT, "port"), (KEY, "identityfile"), (USER, "user")):
+    def _settings(self, plugin: ConnectionPlugin) -> Iterator[Setting]:
+        """The options that the plugin would be given, in their order."""
+        for name in plugin.arguments:
+            yield from self._arguments(name)
+        options = ((plugin.port, "port"), (plugin.key, "identityfile"), (plugin.user, "user"))
+        for names, keyword in options:
             text = self._wanted(names, f"ssh_config decides its {keyword}")
             if text:
                 yield keyword, text
-        for name in MORE_ARGUMENTS:
-            yield from self._arguments((name,))
+        for name in plugin.more_arguments:
+            yield from self._arguments(name)
+        proxy = self._wanted(plugin.proxy, "it will be dialled directly") if plugin.proxy else None
+        if proxy:
+            yield "proxycommand", proxy
 
-    def _arguments(self, names: tuple[str, ...]) -> list[Setting]:
-        text = self._wanted(names, "it will be dialled without them")
+    def _arguments(self, name: str) -> list[Setting]:
+        text = self._wanted((name,), "it will be dialled without them")
         try:
             return list(settings_of(split_arguments(text or "")))
         except ValueError:
-            raise _Unreachable(f"{names[-1]} has quotes that are not closed", text or "") from None
+            raise _Unreachable(f"{name} has quotes that are not closed", text or "") from None
 
     def _take(self, way: Way, address: str) -> None:
         user, _, host = address.rpartition("@")
@@ -144,10 +157,18 @@ class _Reading:
         if way.keys:
             fields["key"] = self._local(way.keys[0])
         if way.jump:
-            fields["jump"] = way.jump
+            fields["jump"] = self._filled_jump(way, host, way.user or user)
         for name, path in (("ssh_config", way.config), ("known_hosts", way.known_hosts)):
             if path:
                 fields[name] = self._local(path)
+
+    def _filled_jump(self, way: Way, host: str, user: str) -> str:
+        """The jump host, with what ssh puts in place of ``%h``, ``%n``, ``%p`` and ``%r``."""
+        jump = way.jump or ""
+        if "%r" in jump and not user:
+            raise _Unreachable("its jump host is for %r, the user: give ansible_user", jump)
+        tokens = {"h": host, "n": host, "r": user, "p": way.port or _DEFAULT_PORT, "%": "%"}
+        return _TOKEN.sub(lambda match: tokens[match[1]], jump)
 
     def _take_python(self) -> None:
         python = self._wanted(PYTHON, "python3 is used")
@@ -170,13 +191,16 @@ class _Reading:
             self._warn(f"only the first of its keys is tried, not {', '.join(way.keys[1:])}")
         if way.lost:
             self._warn(f"arguments of ssh that are not taken: {', '.join(dict.fromkeys(way.lost))}")
-        if any(self._given(name) for name in _KEY_TEXTS):
+        if any(self._given(name) for name in KEY_TEXTS):
             self._warn("the key that stands in its variables is not taken: give a file")
-        if self._given("ansible_ssh_executable"):
-            self._warn("ansible_ssh_executable is not taken: it is reached by this project's ssh")
-        if any(self._given(name) for name in _PASSWORDS):
-            self._result.remarks.append(NO_PASSWORDS)
-        checks = [self._variables.get(name) for name in _KEY_CHECKS]
+        if self._given(PKCS11):
+            self._warn(f"{PKCS11} is not taken: ssh_config decides its key")
+        if self._given(EXECUTABLE):
+            self._warn(f"{EXECUTABLE} is not taken: it is reached by this project's ssh")
+        for names, remark in ((PASSWORDS, NO_PASSWORDS), (PASSPHRASES, NO_PASSPHRASES)):
+            if any(self._given(name) for name in names):
+                self._result.remarks.append(remark)
+        checks = [self._variables.get(name) for name in KEY_CHECKS]
         if way.unchecked or any(str(check).lower() in ("false", "no", "0") for check in checks):
             self._result.remarks.append(KEYS_ARE_CHECKED)
 
@@ -206,6 +230,10 @@ class _Reading:
     def _last(self, names: tuple[str, ...]) -> tuple[str, Value]:
         given = [name for name in names if name in self._variables]
         return (given[-1], self._variables[given[-1]]) if given else (names[0], None)
+
+    @property
+    def _given_names(self) -> Iterator[str]:
+        return (name for name in self._variables if self._given(name))
 
     def _given(self, name: str) -> bool:
         return self._variables.get(name) not in (None, "")

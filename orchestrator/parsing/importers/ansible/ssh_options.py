@@ -163,14 +163,13 @@ def _set_proxy(way: Way, command: str) -> Way:
         words = split_arguments(command)
     except ValueError:
         return failed
-    if words[:1] == ["exec"]:
-        words = words[1:]
+    words = _without_shell(words)
     if not words or PurePosixPath(words[0]).name != "ssh":
         return failed
     options, destination, rest = _split_destination(words[1:])
     settings = list(settings_of(options))
     forwards = ("stdioforward", "%h:%p") in settings or ("stdioforward", "[%h]:%p") in settings
-    if not destination or not (forwards or _is_netcat(rest)):
+    if not destination or not (_is_netcat(rest) or (forwards and not rest)):
         return failed
     hop = way_of(setting for setting in settings if setting[0] != "stdioforward")
     if hop.jump or hop.proxy_lost or hop.host:
@@ -181,6 +180,15 @@ def _set_proxy(way: Way, command: str) -> Way:
     lost = [*(["key"] if hop.keys else []), *(["ssh_config"] if hop.config else []), *hop.lost]
     jump = f"{user}@{name}{port}" if user else f"{name}{port}"
     return replace(way, jump=jump, jump_lost=tuple(lost), unchecked=way.unchecked or hop.unchecked)
+
+
+def _without_shell(words: list[str]) -> list[str]:
+    """A command without ``exec`` before it and ``2>/dev/null`` behind it."""
+    if words[:1] == ["exec"]:
+        words = words[1:]
+    if words[-2:-1] == ["2>"]:
+        return words[:-2]
+    return words[:-1] if words[-1:] and words[-1].startswith("2>") else words
 
 
 def _split_destination(words: list[str]) -> tuple[list[str], str, list[str]]:

@@ -106,6 +106,9 @@ class _YamlReader:
         """Whether ``name`` is a group now."""
         path = (*path, name)
         line = self._mapped.line(*path)
+        if isinstance(content, list) and content:
+            self._found.unknown("a group is a mapping, with its hosts below 'hosts:'", line, name)
+            return False
         if not isinstance(content, dict | None):
             self._found.warn("a group is a mapping; this one is left out", line)
             return False
