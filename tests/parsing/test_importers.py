@@ -112,6 +112,10 @@ def test_ssh_config_comments_and_jump_hosts() -> None:
         ("Host a\n  ProxyJump none", ["a"]),
         ("Host a\n  ProxyJump b # c", ["a"]),
         ("Host a\n  ProxyJump a", ["a"]),
+        ("Host a\n  ProxyCommand ssh -W %h:%p me@gate\nHost gate", ["a"]),
+        ("Host a\n  ProxyCommand=ssh -q gate nc %h %p 2>/dev/null\nHost gate", ["a"]),
+        ("Host a\n  ProxyCommand ssh -p x -W %h:%p gate\nHost gate", ["a", "gate"]),
+        ("Host a\n  ProxyCommand nc -x gate:1080 %h %p\nHost gate", ["a", "gate"]),
     ],
 )
 def test_ssh_config_forms(line: str, names: list[str]) -> None:

@@ -7,6 +7,7 @@ repeated.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 
 from orchestrator.core.base.errors import UsageError
@@ -18,8 +19,14 @@ _SCRIPT = re.compile(r"#!")
 _JSON = re.compile(r'\{\s*("|\}|$)|\[\s*([\]{"]|$)')
 _YAML_KEY = re.compile(r"""("[^"]*"|'[^']*'|[^\s\[\]{}=:"'#,;]+)\s*:(\s|$)""")
 _YAML_ITEM = re.compile(r"-\s+\S")
-_TOML_VALUE = re.compile(r"""[A-Za-z0-9_.-]+\s*=\s*("[^"]*"|'[^']*'|\[.*\]?|\{.*\})\s*(#.*)?""")
-_TOML_TABLE = re.compile(r"\[\[?[A-Za-z0-9_.\"-]+\]\]?\s*(#.*)?")
+# What a program says in place of hosts, when its output was taken for them.
+_MESSAGE = re.compile(
+    r"[\w./-]{1,60}: (error|fatal|warning): "
+    r"|[^\s:][^:\n]{0,60}: .{0,120}\b(command not found|No such file or directory|Permission denied"
+    r"|Connection (refused|timed out)|Unable to contact|could not resolve)",
+    re.IGNORECASE,
+)
+_INI_VALUE = re.compile(r"[A-Za-z][\w.-]*(\s*=|\s*:\s)(?!.*\bansible_)")
 _ADDRESS = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(%\w+)?)"
 _HOSTS_FILE = re.compile(rf"{_ADDRESS}\s+[A-Za-z][A-Za-z0-9._-]*(\s+[A-Za-z0-9._-]+)*\s*(#.*)?")
 _SSH_CONFIG = re.compile(r"(host|match)(\s+|\s*=\s*)[^=\s]", re.IGNORECASE)
@@ -30,6 +37,7 @@ _SSH_KEYWORD = re.compile(
 )
 _SLURM = re.compile(r"(NodeName|PartitionName|ClusterName|SlurmctldHost)\s*=", re.IGNORECASE)
 _SECTION = re.compile(r"\[[A-Za-z_][^\]\s:]*(:\w+)?\]\s*([#;].*)?")
+_PLAIN_SECTION = re.compile(r"""\[[A-Za-z_][\w .-]*("[^"]*")?\]\s*([#;].*)?""")
 _ANSIBLE_VALUE = re.compile(r"\bansible_[a-z_]+\s*[=:]")
 _CSV_COLUMNS = frozenset(
     "address addr fqdn gpus group groups host host_name hostname id ip ip_address ipaddress name "
@@ -105,8 +113,18 @@ def _is_playbook(lines: list[str]) -> bool:
 
 
 def _is_toml(lines: list[str]) -> bool:
-    values = [line for line in lines if not _TOML_TABLE.fullmatch(line)]
-    return bool(values) and all(_TOML_VALUE.match(line) for line in values[:20])
+    """Whether they set a value; tables alone may be an inventory's groups."""
+    try:
+        data = tomllib.loads("\n".join(lines))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return False
+    return any(not isinstance(value, dict) or value for value in data.values())
+
+
+def _is_ini_settings(lines: list[str]) -> bool:
+    """Sections of ``name = value``, where a list of hosts has hosts."""
+    values = [line for line in lines if not _PLAIN_SECTION.fullmatch(line)]
+    return lines[0] not in values and bool(values) and _INI_VALUE.match(values[0]) is not None
 
 
 def _is_hosts_file(lines: list[str]) -> bool:
@@ -162,6 +180,12 @@ _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
     ),
     ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first_line_test(_SCRIPT)),
     (
+        "a message of the program that was to print the hosts",
+        "run that program alone, and see that it ends well",
+        frozenset(),
+        _first_line_test(_MESSAGE),
+    ),
+    (
         "an Ansible playbook or another YAML list",
         "name the inventory that the playbook runs on",
         frozenset(),
@@ -204,6 +228,12 @@ _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
         _is_slurm_conf,
     ),
     ("TOML", f"for Ansible, {_CONVERT}", frozenset(), _is_toml),
+    (
+        "a file of settings (INI), which lists no hosts",
+        "name the file that holds the hosts",
+        frozenset(),
+        _is_ini_settings,
+    ),
     (
         "an Ansible inventory",
         "cluster import ansible",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported
+from orchestrator.parsing.ssh_config.arguments import way_of
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
 from orchestrator.parsing.ssh_config.hops import parse_hops
 
@@ -27,7 +28,7 @@ def parse_ssh_config(
     skip_unknown: bool = False,
 ) -> Imported:
     """Aliases only: user, port, key and jump host stay where they are, in the ssh_config. An alias
-    that another host's ``ProxyJump`` names is no node.
+    that another host's ``ProxyJump`` names, or its ``ProxyCommand``, is no node.
 
     ``include`` returns (name, text) of the files that an Include pattern matches. ``ssh_config`` is
     put into the inventory's defaults when it is not the file that SSH reads anyway. Raises
@@ -55,9 +56,9 @@ class _AliasReader:
             match directive.keyword:
                 case "host":
                     self._take_aliases(directive)
-                case "proxyjump" if directive.text:
-                    for hop in parse_hops(directive.text):
-                        self._jump_hosts.setdefault(hop.host, directive.place)
+                case "proxyjump" | "proxycommand" if directive.text:
+                    for host in _jump_hosts_of(directive):
+                        self._jump_hosts.setdefault(host, directive.place)
                 case "include":
                     for pattern in directive.words:
                         self._follow(pattern, directive.place, depth + 1)
@@ -115,3 +116,14 @@ class _AliasReader:
             remedy="write the names yourself, such as nodes: ['gpu-[01-16]']; ssh knows what fits "
             "a pattern, not which names there are",
         )
+
+
+def _jump_hosts_of(directive: Directive) -> tuple[str, ...]:
+    """The hosts of ``ProxyJump``, and of a ``ProxyCommand`` that is ssh through a host."""
+    if directive.keyword == "proxyjump":
+        return tuple(hop.host for hop in parse_hops(directive.text))
+    jump = way_of([(directive.keyword, directive.text)]).jump
+    try:
+        return tuple(hop.host for hop in parse_hops(jump)) if jump else ()
+    except ValueError:
+        return ()  # the shell's line says more than a host

@@ -110,10 +110,14 @@ def test_what_scontrol_prints() -> None:
             {"p": ("a1", "a2")},
         ),
         ("JobId=7 JobName=x\n   JobState=RUNNING\n   NodeList=a[1-2]\n   BatchHost=a1\n", {}),
+        ("ReservationName=m Nodes=a[1-2] NodeCnt=2 PartitionName=(null)\n", {}),
+        ("ReservationName=m\n   Nodes=a[1-2] NodeCnt=2\n   PartitionName=gpu Flags=MAINT\n", {}),
     ],
 )
-def test_nodes_of_a_partition_or_job(text: str, groups: dict[str, tuple[str, ...]]) -> None:
-    """As ``scontrol show partition`` and ``show job`` print them."""
+def test_nodes_of_a_partition_job_or_reservation(
+    text: str, groups: dict[str, tuple[str, ...]]
+) -> None:
+    """As ``scontrol show partition``, ``job`` and ``reservation`` print them."""
     cluster = loaded(parse_slurm(text, "s"))
     assert list(routes(cluster)) == ["a1", "a2"]
     assert cluster.groups == groups
@@ -195,8 +199,13 @@ def test_partitions_of_a_table_are_groups() -> None:
         ("n*", "not a node name"),
         ("n1 1 train idle", "without its header"),
         ("n1 gpu:900", "900 GPUs"),
-        ("Permission denied", "none with a number"),
-        ("FROM ubuntu", "none with a number"),
+        ("Permission denied", "not all with a number"),
+        ("FROM ubuntu", "not all with a number"),
+        ("Some nodes are n1 and n2.", "not all with a number"),
+        ("Nodes n1, n2 and n3", "not all with a number"),
+        ("NODELIST,STATE", "a table's header"),
+        ("n1,idle", "without its header"),
+        ("n[1-2],down*", "without its header"),
     ],
 )
 def test_a_list_that_is_not_understood_stops_the_import(line: str, reason: str) -> None:
@@ -215,6 +224,7 @@ def test_a_list_that_is_not_understood_stops_the_import(line: str, reason: str) 
     "text,reason",
     [
         ("NodeName=a\nInclude gone.conf\n", "the included file cannot be read"),
+        ("NodeName=a\nInclude %c.conf\nClusterName=lab\n", "no ClusterName is given above"),
         ("NodeName=a[1-2] NodeAddr=192.0.2.1\nNodeName=b\n", "1 addresses for 2 nodes"),
         ("NodeName=a\nNodeName=b[2-1]\n", "runs backwards"),
         ("NodeName=a\nNodeName=a\n", "declared twice"),
@@ -241,6 +251,14 @@ def test_what_is_not_there_to_be_used_is_said() -> None:
         "s:4: a is fail (old)",
         "s:5: partition p names gone, which is declared nowhere",
     )
+
+
+def test_the_name_of_an_included_file_may_hold_the_clusters() -> None:
+    """slurm.conf(5), "INCLUDE MODIFIERS"."""
+    imported = parse_slurm(
+        "ClusterName=lab\nInclude %c/nodes.conf\n", "s", lambda name: (name, f"NodeName={name[:3]}")
+    )
+    assert list(routes(loaded(imported))) == ["lab"]
 
 
 def test_includes_end() -> None:

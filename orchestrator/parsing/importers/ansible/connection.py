@@ -27,14 +27,14 @@ from orchestrator.parsing.importers.ansible.plugins import (
     ConnectionPlugin,
     is_dropped,
 )
-from orchestrator.parsing.importers.ansible.ssh_options import (
+from orchestrator.parsing.importers.ansible.templates import NotLiteral, fill_in
+from orchestrator.parsing.ssh_config.arguments import (
     Setting,
     Way,
     settings_of,
     split_arguments,
     way_of,
 )
-from orchestrator.parsing.importers.ansible.templates import NotLiteral, fill_in
 
 _DISCOVERED = frozenset({"auto", "auto_silent", "auto_legacy", "auto_legacy_silent"})
 _SSH = frozenset({"ssh", "smart"})

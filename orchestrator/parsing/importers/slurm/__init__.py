@@ -19,12 +19,13 @@ from orchestrator.parsing.importers.slurm.slurm_records import (
     no_include,
     printed_records,
 )
-from orchestrator.parsing.importers.slurm.table import header_of, read_table
+from orchestrator.parsing.importers.slurm.table import NODES, header_of, read_table
 
 _OF_TABLES = frozenset(
     "alloc allocated comp completing down drain drained draining drng fail idle infinite maint mix "
     "mixed n/a no planned resv reserved unk unknown up yes".split()
 )
+_WORDS = re.compile(r"(?:[^\s,\[]|\[[^\]]*(?:\]|$))+")
 _DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ 0-9]{2} [0-9:]{8} [0-9]{4}")
 _OTHER_CONF = re.compile(
     r"^(SwitchName|BlockName|AutoDetect|Name=gpu)\b|\bFile=/dev/", re.MULTILINE
@@ -81,11 +82,15 @@ def _read_lists(lines: list[tuple[int, str]], found: Collector) -> None:
         words = content.split()
         gres = [word for word in words if has_gpus(word)]
         nodes = [word for word in words if word not in gres and word != "(null)"]
-        if any(word.lower().rstrip("*") in _OF_TABLES or word.isdecimal() for word in nodes):
+        cells = _WORDS.findall(" ".join(nodes))
+        if any(cell in NODES for cell in cells):
+            found.unknown("a table's header; columns are divided by blanks or by |", number, line)
+            continue
+        if any(cell.lower().rstrip("*") in _OF_TABLES or cell.isdecimal() for cell in cells):
             found.unknown("a row of a table without its header (-h leaves it out)", number, line)
             continue
-        if _is_prose(nodes, content):
-            found.unknown("words, none with a number: name one node a line", number, line)
+        if _is_prose(nodes):
+            found.unknown("words, not all with a number: name one node a line", number, line)
             continue
         try:
             names = expand_hostlist(" ".join(nodes))
@@ -100,6 +105,8 @@ def _read_lists(lines: list[tuple[int, str]], found: Collector) -> None:
             found.add(name, number, fields={"gpus": gpus})
 
 
-def _is_prose(words: list[str], content: str) -> bool:
+def _is_prose(words: list[str]) -> bool:
     """Blanks may separate nodes, but a message or another file has them between its words, too."""
-    return len(words) > 1 and not re.search(r"[0-9,\[]", content)
+    plain = [word for word in words if not re.search(r"[0-9\[]", word)]
+    is_list = any("," in word for word in words) and len(plain) == len(words)
+    return len(plain) > 1 and not is_list

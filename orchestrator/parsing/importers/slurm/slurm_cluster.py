@@ -34,7 +34,7 @@ class Records:
         self._defaults: dict[str, dict[str, str]] = {"nodename": {}, "partitionname": {}}
         self._sets: dict[str, SlurmRecord] = {}
         self._partitions: list[SlurmRecord] = []
-        self._jobs: list[SlurmRecord] = []
+        self._users: list[tuple[SlurmRecord, str]] = []  # jobs and reservations, with their nodes
 
     def take(self, record: SlurmRecord | Missing) -> None:
         if isinstance(record, Missing):
@@ -42,13 +42,15 @@ class Records:
             self._found.unknown(f"the included file cannot be read: {record.why}", record.line)
         elif record["nodename"]:
             self._take_nodes(self._completed(record, "nodename"))
+        elif record["reservationname"]:
+            self._users.append((record, record["nodes"]))
         elif record["partitionname"]:
             completed = self._completed(record, "partitionname")
             self._partitions += [completed] if completed["partitionname"] != DEFAULT else []
         elif record["nodeset"]:
             self._sets[record["nodeset"]] = record
         elif record["jobid"]:
-            self._jobs.append(record)
+            self._users.append((record, record["nodelist"]))
         elif record["downnodes"]:
             self._tell_down(record)
 
@@ -57,9 +59,9 @@ class Records:
         alone = not self._nodes
         for partition in self._partitions:
             self._take_partition(partition, alone=alone)
-        for job in self._jobs:
-            for name in self._names(job, job["nodelist"]):
-                self._nodes.setdefault(name, _Node(job, {}))
+        for record, nodes in self._users:
+            for name in self._names(record, nodes):
+                self._nodes.setdefault(name, _Node(record, {}))
         for name, node in self._nodes.items():
             self._at(node.record)
             self._found.add(name, node.record.line, groups=node.groups, fields=node.fields)

@@ -11,7 +11,7 @@ _COMMENT = re.compile(r"(?<!\\)#.*")
 _INCLUDE = re.compile(r"include\s+(\S.*)", re.IGNORECASE)
 _BEGINS = re.compile(r"(NodeName|PartitionName|JobId|ReservationName)=", re.IGNORECASE)
 # Only scontrol prints these.
-_PRINTED = re.compile(r"\b(Arch|CPUAlloc|JobState|TotalNodes|OwnerUID|EligibleTime)=")
+_PRINTED = re.compile(r"\b(Arch|CPUAlloc|JobState|TotalNodes|OwnerUID|EligibleTime|NodeCnt)=")
 # Free text to the end of the line.
 _FREE_TEXT = re.compile(r"(?:^|\s)(Reason|Comment|Extra|OS|Command|AdminComment)=(.*)$")
 
@@ -85,29 +85,45 @@ def _printed_pairs(content: str) -> dict[str, str]:
     return {**_parse_pairs(content), **free}
 
 
-def conf_records(
-    text: str, file: str, include: Include, depth: int = 0, count: list[int] | None = None
-) -> Iterator[SlurmRecord | Missing]:
+def conf_records(text: str, file: str, include: Include) -> Iterator[SlurmRecord | Missing]:
     """The lines of slurm.conf, and in place of each Include those of the file that it names."""
-    files = count if count is not None else [0]
-    for number, line in _join_lines(text):
-        content = _COMMENT.sub("", line).replace("\\#", "#").strip()
-        match = _INCLUDE.fullmatch(content)
-        if match is None:
-            pairs = _parse_pairs(content)
-            if pairs:
+    return _ConfReader(include).read(text, file)
+
+
+class _ConfReader:
+    """One pass over slurm.conf and what it includes."""
+
+    def __init__(self, include: Include) -> None:
+        self._include = include
+        self._files = 0
+        self._cluster = ""
+
+    def read(self, text: str, file: str, depth: int = 0) -> Iterator[SlurmRecord | Missing]:
+        for number, line in _join_lines(text):
+            content = _COMMENT.sub("", line).replace("\\#", "#").strip()
+            match = _INCLUDE.fullmatch(content)
+            if match is not None:
+                yield from self._follow(match[1], file, number, depth + 1)
+            elif pairs := _parse_pairs(content):
+                self._cluster = pairs.get("clustername", self._cluster)
                 yield SlurmRecord(file, number, pairs)
-            continue
-        files[0] += 1
-        if depth >= MAX_DEPTH or files[0] > MAX_FILES:
-            yield Missing(file, number, "includes are nested too deep, or too many")
-            continue
+
+    def _follow(
+        self, path: str, file: str, line: int, depth: int
+    ) -> Iterator[SlurmRecord | Missing]:
+        """``%c`` in a path stands for the cluster's name, which is given above."""
+        self._files += 1
+        if depth > MAX_DEPTH or self._files > MAX_FILES:
+            yield Missing(file, line, "includes are nested too deep, or too many")
+            return
         try:
-            name, included = include(match[1])
+            if "%c" in path and not self._cluster:
+                raise ValueError(f"{path}: no ClusterName is given above")
+            name, included = self._include(path.replace("%c", self._cluster))
         except (OSError, ValueError) as error:
-            yield Missing(file, number, str(error))
-            continue
-        yield from conf_records(included, name, include, depth + 1, files)
+            yield Missing(file, line, str(error))
+            return
+        yield from self.read(included, name, depth)
 
 
 def _join_lines(text: str) -> Iterable[tuple[int, str]]:
