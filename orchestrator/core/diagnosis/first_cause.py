@@ -22,7 +22,12 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
-from orchestrator.core.diagnosis.observations import Remark, compare_remarks, find_good_ends
+from orchestrator.core.diagnosis.observations import (
+    Remark,
+    compare_remarks,
+    find_good_ends,
+    without_ended_tasks,
+)
 from orchestrator.core.diagnosis.rules import RULES
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
@@ -31,6 +36,7 @@ MAX_SHOWN = 3
 MIN_WAITING = 2
 
 _SURENESS = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
+_LOUD = (*"error fatal exception fail warn abort killed denied".split(), "timed out")
 _WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW)
 
 EXCEPTION = "PY-EXC-001"
@@ -50,7 +56,7 @@ def find_first_cause(
     ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
     was read; ``telling`` what to show when no rule knows anything, or only who ended first.
     """
-    every = [*clues, *compare_remarks(remarks), *_from_ends(ends)]
+    every = [*without_ended_tasks(clues, remarks), *compare_remarks(remarks), *_from_ends(ends)]
     every = _comparable_times([replace(clue, order=n) for n, clue in enumerate(every)])
     read, every = every, _with_explanations(every)
     # What costs speed explains no rank that failed.
@@ -375,22 +381,11 @@ def _other_findings(first: Clue, clues: Sequence[Clue]) -> Iterator[str]:
 
 def telling_lines(tails: Mapping[str, Sequence[tuple[int, str]]]) -> list[Evidence]:
     """The last lines of logs that sound like an end: errors first, else the very last ones."""
-    words = (
-        "error",
-        "fatal",
-        "exception",
-        "fail",
-        "warn",
-        "abort",
-        "killed",
-        "denied",
-        "timed out",
-    )
     every = [
         Evidence(file=name, line=number, text=text.strip()[:SHOWN_LINE])
         for name, lines in tails.items()
         for number, text in lines
         if text.strip()
     ]
-    loud = [e for e in every if any(word in e.text.lower() for word in words)]
+    loud = [e for e in every if any(word in e.text.lower() for word in _LOUD)]
     return (loud or every)[-MAX_EVIDENCE:]

@@ -11,7 +11,8 @@ from orchestrator.core.diagnosis.rules import BY_ID
 
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
-ENDED_WELL = "ended well"
+ENDED_WELL, _ENDS_STEP = "ended well", "ends step"
+_KILLED, _BY_SRUN = "HOST-KILL-001", "srun: error: "
 _UNQUALIFIED = r"(?!.{0,40}(?:error|fail|exit|abort|with ))"
 
 OBSERVED: Mapping[str, tuple[Sign, ...]] = {
@@ -38,6 +39,7 @@ OBSERVED: Mapping[str, tuple[Sign, ...]] = {
         sign("Job succeeded"),
         sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),
+    _ENDS_STEP: (sign("srun: Terminating "), sign("srun: Job step aborted")),
 }
 
 
@@ -71,6 +73,25 @@ def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
         if remark.kind == ENDED_WELL:
             ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
     return ends
+
+
+def without_ended_tasks(clues: Sequence[Clue], remarks: Sequence[Remark]) -> list[Clue]:
+    """Not that tasks were killed, of which srun tells after it began to end their step."""
+    begins: dict[str, int] = {}
+    for remark in remarks:
+        if remark.kind == _ENDS_STEP:
+            begins[remark.source.name] = min(
+                remark.line, begins.get(remark.source.name, remark.line)
+            )
+    return [
+        clue
+        for clue in clues
+        if not (
+            clue.rule.id == _KILLED
+            and _BY_SRUN in clue.text
+            and clue.line > begins.get(clue.source.name, clue.line)
+        )
+    ]
 
 
 def _slower_versions(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:

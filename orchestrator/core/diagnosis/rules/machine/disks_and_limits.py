@@ -11,6 +11,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+# Open MPI's words, over several lines.
+_MKDIR = r"Directory: {1,8}(?P<path>/\S{1,200})\s{1,4}[^\n]{0,200}?Error: {1,8}%s"
+
 RULES = (
     Rule(
         id="HOST-DISK-001",
@@ -103,7 +106,8 @@ RULES = (
                 "Operation not permitted",
                 r"PermissionError: \[Errno 1\] Operation not permitted: '?(?P<path>[^']{1,200})",
             ),
-            sign("ermission denied", r"(?P<path>/[^ :]{1,200}): Permission denied$"),
+            sign("ermission denied", r"(?P<path>/[^ :\]]{1,200}): Permission denied$"),
+            sign("A call to mkdir was unable", around=_MKDIR % "Permission denied"),
         ),
         defaults={"path": "a file"},
         references=("Linux: EACCES",),
@@ -141,6 +145,7 @@ RULES = (
                 r"No such file",
                 confidence=Confidence.POSSIBLE,
             ),
+            sign("A call to mkdir was unable", around=_MKDIR % "No such file or directory"),
             sign("Unable to find data file", r"Unable to find .{0,20}file (?P<path>\S{1,200})"),
         ),
         defaults={"path": "a file"},

@@ -72,7 +72,8 @@ RULES = (
         signs=(
             sign(
                 "completion",
-                r"Got completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )12\b"
+                r"Got completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )"
+                r"(?:IBV_WC_\w{1,40}\()?12\b"
                 r"(?:.{0,200}? hca (?P<hca>[\w.-]{1,40}))?",
             ),
             sign("IBV_WC_RETRY_EXC_ERR"),
@@ -97,6 +98,7 @@ RULES = (
             sign(
                 "failed with error Cannot allocate memory",
                 r"Call to ibv_(?:create_qp|create_cq|alloc_pd) failed with error Cannot allocate",
+                confidence=Confidence.LIKELY,  # or the adapter has no more of them
             ),
         ),
         references=("nccl-tests#206",),
@@ -207,8 +209,8 @@ RULES = (
         id="NCCL-IB-009",
         title="InfiniBand connection refused by the driver",
         domain=Domain.FABRIC,
-        cause="{who} could not set up an InfiniBand connection (ibv_modify_qp failed{error}); "
-        "the line does not say which of path, GID or device is at fault",
+        cause="{who} could not set up an InfiniBand connection ({call} failed{error}); "
+        "the line does not say which of path, GID, limit or device is at fault",
         remedy="NCCL_DEBUG=INFO shows the error number and both GIDs; meanwhile "
         "NCCL_IB_DISABLE=1 takes TCP",
         advice=Advice.LOWER_RUNG,
@@ -218,9 +220,13 @@ RULES = (
                 "ibv_modify_qp failed",
                 r"ibv_modify_qp failed(?: with(?: error)?(?P<error> .{1,60}))?",
             ),
+            sign(
+                "Call to ibv_",
+                r"Call to (?P<call>ibv_create_(?:qp|cq)) failed(?P<error> with .{1,60})?",
+            ),
         ),
-        defaults={"error": ""},
-        references=("NCCL#925",),
+        defaults={"error": "", "call": "ibv_modify_qp"},
+        references=("NCCL#925", "NCCL#562"),
     ),
     Rule(
         id="NVSHMEM-001",
@@ -285,7 +291,7 @@ RULES = (
             sign(
                 "ot completion",
                 r"[Gg]ot completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )"
-                r"(?P<error>\d{1,3})\b",
+                r"(?:IBV_WC_\w{1,40}\()?(?P<error>\d{1,3})\b",
             ),
         ),
         defaults={"peer": "its peer", "error": "unknown"},

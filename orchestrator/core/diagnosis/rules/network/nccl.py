@@ -149,10 +149,11 @@ RULES = (
         id="NCCL-NVLS-001",
         title="NVLink SHARP (multicast) does not work",
         domain=Domain.HARDWARE,
-        cause="NVLink multicast failed on {who} ({error}): the fabric manager was restarted "
-        "without a reset of the GPUs, or /dev/nvidia-caps* is missing in the container",
-        remedy="reset the GPUs together with the fabric manager, or reboot; mount "
-        "/dev/nvidia-caps-imex-channels; NCCL_NVLS_ENABLE=0 only until then",
+        cause="NVLink multicast failed on {who} ({error}): the driver is older than this NCCL "
+        "needs, the fabric manager was restarted without a reset of the GPUs, or "
+        "/dev/nvidia-caps* is missing in the container",
+        remedy="update the driver; reset the GPUs together with the fabric manager, or reboot; "
+        "mount /dev/nvidia-caps-imex-channels; NCCL_NVLS_ENABLE=0 only until then",
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=85,
@@ -165,7 +166,7 @@ RULES = (
             sign("Failed to bind NVLink SHARP"),
         ),
         defaults={"error": "NVLink SHARP"},
-        references=("NCCL#1788", "NCCL#976", "NCCL#1488", "nccl-tests#276"),
+        references=("NCCL#1788", "NCCL#976", "NCCL#1488", "nccl-tests#276", "pytorch#150852"),
     ),
     Rule(
         id="NCCL-VER-001",
