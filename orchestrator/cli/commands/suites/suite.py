@@ -116,12 +116,14 @@ def schema() -> None:
 @click.option("--only", multiple=True, metavar="STEP", help="Run this step alone. Repeatable.")
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @click.option(
-    "--resume", is_flag=True, help="Continue the latest run of this suite there; repeats nothing."
+    "--resume",
+    is_flag=True,
+    help="Continue the latest run of this suite there, or --run-id ID; repeats nothing.",
 )
 @click.option(
     "--archive-to", metavar="PATH|NODE:PATH", help="Move the archive there when it is verified."
 )
-@click.option("--run-id", metavar="ID", help="Instead of a generated one.")
+@click.option("--run-id", metavar="ID", help="Instead of a generated one; with --resume, that run.")
 @color_option
 @json_option
 def run_(**given: Any) -> int:
