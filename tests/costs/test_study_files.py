@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pypdfium2
 import pytest
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.cli.main import main
 from tests.time_limits import assert_within
 
@@ -40,6 +42,18 @@ def result_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_figures_that_cannot_be_drawn_are_no_reason_to_compute_first(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["model", "run", "moe-scaling", "--out", "r"]) == 2
+    said = capsys.readouterr().err
+    assert "figures need matplotlib" in said
+    assert install_command("report") in said
+    assert not (project / "r").exists()
+    assert main(["model", "run", "moe-scaling", "--out", "r", "--no-figures"]) == 0
 
 
 def test_every_table_has_the_same_numbers(

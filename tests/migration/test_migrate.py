@@ -135,6 +135,46 @@ def test_equal_sides_are_go_and_planted_faults_are_named(
     assert 'class="fail"' in (elsewhere / "home/migrations/there/checklist.html").read_text()
 
 
+def test_a_run_of_the_suite_becomes_a_bundle_as_it_ended(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose core step failed is bundled, and the command fails; one that is not over is not."""
+    suites = lab.path / "home" / "suites"
+    whole = min(suites.iterdir())
+    failed = shutil.copytree(whole, suites / "failed", symlinks=True)
+    left_open = shutil.copytree(whole, suites / "open", symlinks=True)
+    ended = json.loads((whole / "result.json").read_bytes())
+    (failed / "result.json").write_text(json.dumps({**ended, "exit_code": 1}))
+    (left_open / "result.json").unlink()
+    words = ["--cluster", lab.cluster, "--playbook", "./playbook.yaml", "--suite-run"]
+    try:
+        code, captured = result_of(capsys, "capture", "failed", *words, "failed")
+        assert code == 1
+        assert Path(captured["bundle"]).is_file()
+        assert main(["migrate", "capture", "open", *words, "open"]) == 75
+        assert "--resume" in (said := capsys.readouterr().err)
+        assert "--run-id open" in said
+        assert not MigrationFolder(lab.folder.path.with_name("open")).old.exists()
+    finally:
+        shutil.rmtree(failed)
+        shutil.rmtree(left_open)
+
+
+def test_the_run_that_is_resumed_is_the_one_that_is_bundled(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is called after its suite, though that is a path; and nothing is run again."""
+    runs = sorted(path.name for path in (lab.path / "home" / "suites").iterdir())
+    words = ["--cluster", lab.cluster, "--playbook", "./playbook.yaml", "--resume"]
+    code, captured = result_of(capsys, "capture", "again", *words)
+    bundled = read_archive(Path(captured["bundle"])).manifest.files
+
+    assert code == 0
+    assert sorted(path.name for path in (lab.path / "home" / "suites").iterdir()) == runs
+    assert "-moved-" in runs[-1]
+    assert any(file.path.startswith(f"runs/{runs[-1]}-inference/") for file in bundled)
+
+
 def test_a_bundle_is_whole_or_refused(
     lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

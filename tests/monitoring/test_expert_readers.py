@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from orchestrator.adapters.extras import install_command
 from orchestrator.adapters.monitoring.expert_sources import read_expert_file
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.monitoring.expert_load import ExpertTable, table_loads
@@ -240,6 +242,17 @@ def test_answers_that_say_nothing_of_experts_are_refused(content: bytes) -> None
 def test_bad_router_telemetry_is_refused(layers: object) -> None:
     with pytest.raises(BadExpertFile):
         parse_router_telemetry(json.dumps({"schema_version": 1, "layers": layers}).encode())
+
+
+def test_metrics_that_nothing_here_reads_name_what_installs_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics.txt").write_text('a_total{layer="0",expert="1"} 1\n')
+    monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
+
+    with pytest.raises(UsageError, match="needs prometheus-client") as refused:
+        read_expert_file(tmp_path / "metrics.txt")
+    assert refused.value.remedy == install_command("serve")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

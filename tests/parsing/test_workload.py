@@ -48,6 +48,7 @@ parameters:
 metrics:
   loss: {unit: nats/token, direction: lower, required: true, gate: {max: 0.5}}
 artifacts: [adapter, loss.jsonl]
+failures: {MY-MODEL-001: name another model}
 """
 
 
@@ -168,6 +169,15 @@ def test_a_declaration_is_read() -> None:
     assert workload.presets["big"]["packing"] is False
     assert workload.metrics["loss"].gate == Gate(max=0.5)
     assert workload.artifacts == ("adapter", "loss.jsonl")
+    assert workload.failures == {"MY-MODEL-001": "name another model"}
+
+
+@pytest.mark.parametrize("id", ["my-model-001", "MODEL-001", "MY-MODEL-1", "MY MODEL-001"])
+def test_ids_of_failures_are_of_one_form(id: str) -> None:
+    said = refusal(TEXT.replace("MY-MODEL-001", id))
+
+    assert "w.yaml:23:" in said
+    assert "not an id of a failure, such as MY-MODEL-001" in said
 
 
 def test_values_come_from_defaults_then_preset_then_settings() -> None:

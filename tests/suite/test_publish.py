@@ -11,8 +11,19 @@ import pytest
 
 from orchestrator.adapters.archive.write_archive import Member, write_archive
 from orchestrator.adapters.report.result_json import to_object
-from orchestrator.adapters.suite.archived_steps import ArchivedStep, read_steps_of
+from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.suite.archived_steps import (
+    ArchivedStep,
+    find_archives,
+    gather_steps,
+    read_steps_of,
+)
 from orchestrator.adapters.suite.published import DOCUMENTS
+from orchestrator.adapters.suite.suite_folder import (
+    SuiteOrder,
+    create_suite_run,
+    new_suite_folder,
+)
 from orchestrator.adapters.suite.suite_report import (
     SuiteReport,
     report_object,
@@ -62,7 +73,13 @@ def result(run_id: str, metrics: dict[str, MetricResult], energy: Energy | None 
     )
 
 
-def archive(folder: Path, *, made: float = 1000.0, nvlink: StepState = StepState.FAILED) -> Path:
+def archive(
+    folder: Path,
+    *,
+    made: float = 1000.0,
+    nvlink: StepState = StepState.FAILED,
+    left_out: tuple[str, ...] = (),
+) -> Path:
     """A suite with one efficiency run, one run whose figure misses its gate, and a skipped step."""
     power = {
         "output_tokens_per_s.bf16.batch8": MetricResult(value=4000.0, unit="tok/s"),
@@ -84,21 +101,47 @@ def archive(folder: Path, *, made: float = 1000.0, nvlink: StepState = StepState
             step="traced", optional=True, state=StepState.SKIPPED, reason="needs nsys, not here"
         ),
     )
+    outcomes = tuple(_leave_out(each) if each.step in left_out else each for each in outcomes)
     report = SuiteReport(
         suite=Suite(name="b200x8", source="s", steps=STEPS),
         run_id=f"b{number}",
         cluster="b200x8",
         outcomes=outcomes,
-        results=results,
+        results={step: each for step, each in results.items() if step not in left_out},
         ended=made,
     )
-    members = [Member("result.json", json.dumps(report_object(report, None)).encode())]
-    members += [
-        Member(f"runs/{each.run_id}/result.json", json.dumps(to_object(each)).encode())
-        for each in results.values()
+    return write(folder / f"b{number}.tar.gz", report, left_out)
+
+
+def _leave_out(outcome: StepOutcome) -> StepOutcome:
+    state, reason = StepState.SKIPPED, "not in --only"
+    return replace(outcome, state=state, reason=reason, run_id="")
+
+
+def write(path: Path, report: SuiteReport, left_out: tuple[str, ...]) -> Path:
+    order = {"skipped": dict.fromkeys(left_out, "not in --only")}
+    members = [
+        Member("result.json", json.dumps(report_object(report, None)).encode()),
+        Member("order.json", json.dumps(order).encode()),
+        *(
+            Member(f"runs/{each.run_id}/result.json", json.dumps(to_object(each)).encode())
+            for each in report.results.values()
+        ),
     ]
-    path = folder / f"b{number}.tar.gz"
-    write_archive(path, "suite", members, made=made, about={})
+    write_archive(path, "suite", members, made=report.ended, about={})
+    return path
+
+
+def shelve(layout: Layout, made: float, left_out: tuple[str, ...] = ()) -> Path:
+    """The same as a run of the suite that is kept here."""
+    folder = new_suite_folder(layout, f"b{made:.0f}")
+    skipped = dict.fromkeys(left_out, "not in --only")
+    order = SuiteOrder(suite="b200x8", source="s", cluster="b200x8", began=made, skipped=skipped)
+    create_suite_run(folder, order, b"", {})
+    path = archive(folder.path, made=made, left_out=left_out)
+    steps = [{"name": step.name} for step in STEPS]
+    place = {"suite": "b200x8", "cluster": "b200x8", "steps": steps, "archive": {"path": str(path)}}
+    folder.result.write_text(json.dumps(place))
     return path
 
 
@@ -150,6 +193,30 @@ def test_gaps_are_open_until_a_later_archive_closes_them(tmp_path: Path) -> None
     assert "| capture nvlink | open | partial; gpu01: no counters | run-p1000 |" in before
     assert "| b200x8 | nvlink | bandwidth of NVLink | closed | passed | run-n2000 |" in after
     assert "n1000" not in after
+
+
+def test_a_partial_run_renews_its_steps_and_hides_no_other(tmp_path: Path) -> None:
+    """Each step has the run that it was in last; archives that say nothing more are not read."""
+    layout = Layout(tmp_path)
+    for made, left_out in ((1000.0, ()), (2000.0, ()), (3000.0, ("nvlink",)), (4000.0, ("power",))):
+        shelve(layout, made, left_out)
+    steps = {step.step: step for step in gather_steps(layout, ())}
+
+    assert {name: step.run_id for name, step in steps.items()} == {
+        "power": "run-p3000",
+        "nvlink": "run-n4000",
+        "traced": "",
+    }
+    assert steps["traced"].archive == "b4000"
+    assert [path.stem for path in find_archives(layout, ())] == ["b4000.tar", "b3000.tar"]
+    assert len(gather_steps(layout, ("b1000", "b4000"))) == 2 * len(STEPS)
+
+
+def test_what_was_always_left_out_is_an_open_gap(tmp_path: Path) -> None:
+    shelve(Layout(tmp_path), 1000.0, ("nvlink",))
+    document = documents(gather_steps(Layout(tmp_path), ()))["known_gaps.md"]
+
+    assert "| nvlink | bandwidth of NVLink | open | skipped: not in --only | none," in document
 
 
 def test_the_summary_has_every_step_figure_and_warning() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.adapters.archive.read_archive import ReadArchive, read_archive
 from orchestrator.cli.main import main
+from orchestrator.core.suite.suite_model import DEFAULT_LIMIT_S
 from tests.archive.test_archive import most_bytes_of_a_file
 from tests.cli.local_desk import open_local_desk
 from tests.hosts.running import Desk, Job, wait_until
@@ -115,6 +116,10 @@ class SuiteDesk:
         wait_until("the second step", lambda: self.marks[1:], WITHIN_S)
         return job
 
+    def suite_folder(self) -> Path:
+        (folder,) = (self.desk.home / "suites").glob("*-trio-*")
+        return folder
+
     def step_folder(self, step: str) -> Path:
         (folder,) = (self.desk.home / "runs").glob(f"*-{step}")
         return folder
@@ -211,6 +216,45 @@ def test_an_interrupted_suite_leaves_nothing_running_and_continues(trio: SuiteDe
     result = trio.run("--resume")
     assert set(states(result).values()) == {"passed", "skipped"}
     assert sorted(trio.marks) == ["first", "last", "second", "second"]
+
+
+def test_an_earlier_run_is_named_and_continued_within_what_is_left_of_its_limit(
+    trio: SuiteDesk,
+) -> None:
+    """A killed suite, then another run of it: the first is resumed by its id. Its second step was
+    under way for longer than it may by then: it is stopped, and the last one runs.
+    """
+    trio.begin().abandon()
+    killed = trio.suite_folder()
+    other = trio.desk.follow("trio", *trio.words("--only", "first", "--run-id", "other"))
+    assert other.end(WITHIN_S).code == 0
+    notes = [event["text"] for event in other.events("Note")]
+    assert [f"--run-id {killed.name}" in note for note in notes] == [True]
+    begin_earlier(killed / "steps.jsonl", "second", by_s=DEFAULT_LIMIT_S)
+    result = trio.run("--resume", "--run-id", killed.name, code=1)
+
+    assert result["run_id"] == killed.name
+    assert states(result) == {
+        "first": "passed",
+        "second": "failed",
+        "last": "passed",
+        "traced": "skipped",
+    }
+    second = result["steps"][1]
+    assert second["reason"] == "over its limit of 3600 s"
+    assert second["seconds"] > DEFAULT_LIMIT_S
+    assert trio.run("--resume")["run_id"] == "other"  # the latest, where none is named
+    assert trio.marks == ["first", "second", "first", "last"]
+    refused = trio.desk.command("suite", "run", "smoke", *trio.words("--resume")[3:])
+    assert (refused.returncode, "no run of suite smoke" in refused.stderr) == (2, True)
+
+
+def begin_earlier(log: Path, step: str, *, by_s: float) -> None:
+    """As if the run of ``step`` had begun ``by_s`` seconds earlier."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    for record in records:
+        record["at"] -= by_s if record["step"] == step else 0.0
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def test_a_full_disk_loses_nothing_that_was_done(

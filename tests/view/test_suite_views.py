@@ -18,7 +18,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def running(**fields: object) -> StepOutcome:
-    now = {"state": StepState.BEGUN, "started": time.time() - 5.0, "run_id": "r", **fields}
+    now = {"state": StepState.BEGUN, "since": time.time() - 5.0, "run_id": "r", **fields}
     return StepOutcome(step="load", optional=False, **now)  # type: ignore[arg-type]
 
 
@@ -28,7 +28,7 @@ def test_lines_say_when_a_step_begins_and_ends() -> None:
     view.on_step(SKIPPED)
     view.on_step(running())
     view.on_line("rank 0: step 3 of 10")
-    view.on_step(running(state=StepState.FAILED, started=1.0, finished=9.0, reason="it broke"))
+    view.on_step(running(state=StepState.FAILED, since=None, seconds=8.0, reason="it broke"))
     view.close()
 
     lines = stream.getvalue().splitlines()

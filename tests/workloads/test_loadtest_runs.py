@@ -22,6 +22,7 @@ from loadtest.base.job import Target
 from loadtest.client import trivial_server
 from loadtest.load.endpoint import EndpointError, check_endpoint
 from loadtest.load.trivial_servers import trivial_servers
+from orchestrate_serving.failures import NO_API
 from orchestrator.parsing.replies.report_sections import parse_sections
 from tests.time_limits import Deadline
 from tests.workloads.conftest import WORKLOADS, NodeFolder, finish, node_folder
@@ -267,7 +268,7 @@ def test_an_engine_that_ends_is_the_cause_and_not_what_it_wrote(tmp_path: Path) 
 
     assert process.returncode == 1
     assert "the last line of the engine" in err
-    assert err.splitlines()[-1].startswith("loadtest: ")
+    assert err.splitlines()[-1].startswith("OR-SERVE-004: engine 0 (custom) ended with status 1")
 
 
 @pytest.mark.slow
@@ -294,8 +295,12 @@ def test_a_search_ends_at_a_rate_that_meets_the_objective(tmp_path: Path) -> Non
         (["--prompts={wrong}"], 2, "wrong.jsonl:1: neither {prompt} nor {messages"),
         (["--prompts=missing"], 2, "missing: No such file"),
         (["--arrival=trace", "--trace={wrong}"], 2, "wrong.jsonl:1: timestamp is None"),
-        (["--model=other"], 2, "does not serve other, but trivial"),
-        (["--endpoint=http://127.0.0.1:1/v1"], 2, "127.0.0.1:1/v1 cannot be reached: [Errno 111]"),
+        (["--model=other"], 2, "/v1 does not serve other, but trivial"),
+        (
+            ["--endpoint=http://127.0.0.1:1/v1"],
+            2,
+            "\nOR-SERVE-001: http://127.0.0.1:1/v1 cannot be reached: [Errno 111]",
+        ),
         (["--endpoint=ftp://host"], 2, "expected a URL such as http://HOST:8000/v1"),
     ],
 )
@@ -312,7 +317,7 @@ def test_what_cannot_be_is_refused_before_any_load(
     _, err = finish(process := start(node, quick, *given))
 
     assert process.returncode == status
-    assert words in err
+    assert words in f"\n{err}"
     assert not (node.path / "output" / "requests.jsonl").exists()
 
 
@@ -320,8 +325,10 @@ def test_a_server_that_answers_otherwise_is_not_one_that_cannot_be_reached() -> 
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
         Thread(target=other.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{other.server_port}/v1"
-        with pytest.raises(EndpointError, match=r"is no OpenAI-compatible server: .*status 501"):
+        with pytest.raises(EndpointError, match=r"is no OpenAI-compatible server: ") as refused:
             check_endpoint(url, "", "chat")
+        assert "status 501" in str(refused.value)
+        assert refused.value.id == NO_API
         other.shutdown()
 
 

@@ -20,6 +20,11 @@ from orchestrate_models.ranks import Ranks
 from orchestrate_models.repeats import spread
 from orchestrate_models.shapes import DENSE, MIXTURES, model_config
 from orchestrate_models.weights import random_slices
+from orchestrator.adapters.catalog.catalog import Catalog
+from orchestrator.cli.load_request import assume_plan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.parsing.inputs.workloads.workload_file import make_job
+from tests.architecture.source import ROOT
 
 CPU = torch.device("cpu")
 ALONE = Ranks(rank=0, size=1, local_size=1, device=CPU, control=None)
@@ -117,6 +122,18 @@ def test_the_need_of_memory_is_the_arithmetic_of_the_shape() -> None:
 def test_a_division_that_is_not_possible_is_refused(wanted: int, ranks: int, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         checked_tensor_parallel(wanted, ranks, TINY)
+
+
+@pytest.mark.parametrize("name", ["tp_check", "large"])
+def test_the_smallest_model_can_be_divided_over_the_ranks_of_the_embedded_cluster(
+    name: str,
+) -> None:
+    """Two machines without a GPU, as `--cluster local` has."""
+    catalog = Catalog.from_environment({"ORCHESTRATE_HOME": "/nonexistent"}, project=ROOT)
+    job = make_job(catalog.workload(name), ())
+    plan = assume_plan(RunRequest(run_id="r", cluster=catalog.cluster("local"), job=job))
+
+    assert checked_tensor_parallel(0, plan.world_size, TINY) == plan.world_size == 2
 
 
 def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path: object) -> None:

@@ -115,8 +115,11 @@ def test_an_engine_that_dies_fails_the_run_and_is_named(desk: Desk) -> None:
     ending = job.end()
 
     assert (ending.code, ending.result["status"]) == (1, "failed")
-    last = ending.result["failure"]["last_line"]
-    assert re.match(r"serve: engine \d \(custom\) ended with signal SIGKILL .*engine-\d.log", last)
+    failure = ending.result["failure"]
+    assert failure["id"] == "OR-SERVE-005"
+    pattern = r"engine \d \(custom\) ended with signal SIGKILL .*engine-\d.log"
+    assert re.match(pattern, failure["cause"])
+    assert "orchestrate diagnose" in failure["remedy"]
     assert not is_alive(victim)
     assert not any(map(answers, found))
 

@@ -19,13 +19,15 @@ if not __package__:
     __package__ = Path(__file__).resolve().parent.name
 
 import orchestrate_kit as kit
+from orchestrate_serving.failures import leave
 
 from .base.records import RecordError, RequestRecord, read_records
 from .base.stages import NodeLoad, StageError, parse_node_load
 from .judge.evaluation import StageResult, evaluate, headline, settings_difference
+from .load.fleet import LoadError
 from .load.node_run import LOAD, RECORDS
 from .load.settings import Settings
-from .show.report import publish, verdict_line
+from .show.report import publish, verdict
 
 
 class CombineError(RuntimeError):
@@ -36,17 +38,17 @@ def main() -> None:
     try:
         folders = [Path(folder) for folder in sys.argv[1:]]
         nodes = [read_node(folder) for folder in folders if (folder / LOAD).exists()]
-        problem = combine(nodes) or _missing(folders)
-    except (CombineError, RecordError, StageError, OSError) as error:
-        problem = str(error)
-    if problem:
-        sys.exit(f"loadtest: {problem}")
+        combine(nodes)
+        _require_all(folders)
+    except (LoadError, CombineError, RecordError, StageError, OSError) as error:
+        leave("loadtest", 1, error)
 
 
-def _missing(folders: Sequence[Path]) -> str:
-    """Which nodes are not in the result; empty = all are."""
+def _require_all(folders: Sequence[Path]) -> None:
+    """Raises :class:`CombineError` for nodes that are not in the result."""
     names = [folder.name for folder in folders if not (folder / LOAD).exists()]
-    return f"nothing was measured on {', '.join(names)}" if names else ""
+    if names:
+        raise CombineError(f"nothing was measured on {', '.join(names)}")
 
 
 def read_node(folder: Path) -> tuple[NodeLoad, Path]:
@@ -55,8 +57,8 @@ def read_node(folder: Path) -> tuple[NodeLoad, Path]:
     return parse_node_load(path.read_text(encoding="utf-8"), str(path)), folder / RECORDS
 
 
-def combine(nodes: Sequence[tuple[NodeLoad, Path]]) -> str:
-    """Publish what all did together; why the run fails, empty = it does not. Raises
+def combine(nodes: Sequence[tuple[NodeLoad, Path]]) -> None:
+    """Publish what all did together. Raises :class:`LoadError` for a load that is not valid,
     :class:`CombineError`, ``RecordError``, ``OSError``.
     """
     if not nodes:
@@ -74,7 +76,8 @@ def combine(nodes: Sequence[tuple[NodeLoad, Path]]) -> str:
         raise CombineError(f"{first.node}: not the parameters of this workload: {error}") from None
     results = pool(nodes, settings)
     publish([load for load, _ in nodes], results, settings, kit.output_dir())
-    return verdict_line(results)
+    if (problem := verdict(results)) is not None:
+        raise problem
 
 
 def pool(nodes: Sequence[tuple[NodeLoad, Path]], settings: Settings) -> list[StageResult]:

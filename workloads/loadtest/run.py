@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = Path(__file__).resolve().parent.name
 
 import orchestrate_kit as kit
-from orchestrate_serving import EngineError, EngineSettings, SettingsError, start_engines
+from orchestrate_serving import EngineSettings, SettingsError, start_engines
+from orchestrate_serving.failures import ServingError, leave
 from orchestrate_serving.gpus import gpus_here
 
 from .base.job import Target
@@ -39,10 +39,11 @@ from .load.settings import Settings
 from .peers.comparison import Comparison
 from .peers.tools import PeerError
 from .show.figures import node_figures
-from .show.report import publish, verdict_line
+from .show.report import publish, verdict
 
+PROGRAM = "loadtest"
 USAGE, FAILED = 2, 1
-FAILURES = (EngineError, EndpointError, SenderError, LoadError, RecordError, StageError, OSError)
+FAILURES = (ServingError, SenderError, PeerError, RecordError, StageError, OSError)
 
 
 def main() -> None:
@@ -51,15 +52,14 @@ def main() -> None:
     try:
         work = prepare(settings)
     except (InputError, EndpointError, PeerError) as error:
-        _leave(USAGE, str(error))
+        leave(PROGRAM, USAGE, error)
     try:
         with serving(settings, work) as work:
-            problem = run(settings, work)
+            run(settings, work)
     except SettingsError as error:
-        _leave(USAGE, str(error))
+        leave(PROGRAM, USAGE, error)
     except FAILURES as error:
-        _leave(FAILED, str(error))
-    _leave(FAILED if problem else 0, problem)
+        leave(PROGRAM, FAILED, error)
 
 
 def prepare(settings: Settings) -> Work:
@@ -109,8 +109,8 @@ def serving(settings: Settings, work: Work) -> Iterator[Work]:
         yield replace(work, targets=targets, server=server, own_engines=True, check=engines.check)
 
 
-def run(settings: Settings, work: Work) -> str:
-    """Send the load and report; why the run fails, empty = it does not. Raises ``FAILURES``."""
+def run(settings: Settings, work: Work) -> None:
+    """Send the load and report. Raises ``FAILURES``, also for a load that is not valid."""
     node = NodeRun(
         settings=settings,
         work=work,
@@ -119,17 +119,18 @@ def run(settings: Settings, work: Work) -> str:
         place=kit.rank() + int(os.environ.get("ORCHESTRATE_FIRST_RANK", "0")),
         places=places(),
     )
-    problem, unchecked = "", ""
+    problem: Exception | None = None
     comparison: Comparison | None = None
     try:
         asyncio.run(node.run())
         comparison = compared(node)
     except PeerError as error:
-        unchecked = str(error)
+        problem = error
     finally:
         if node.stages:
-            problem = report(node, comparison)
-    return problem or unchecked
+            problem = report(node, comparison) or problem
+    if problem is not None:
+        raise problem
 
 
 def places() -> int:
@@ -145,13 +146,13 @@ def compared(node: NodeRun) -> Comparison | None:
     if chosen is None or node.stopped:
         return None
     results = node.results()
-    if verdict_line(results):
+    if verdict(results) is not None:
         return None
     return cross_check(node, *chosen, headline(results).summary.total)
 
 
-def report(node: NodeRun, comparison: Comparison | None) -> str:
-    """Publish what was measured; why the run fails, empty = it does not.
+def report(node: NodeRun, comparison: Comparison | None) -> LoadError | None:
+    """Publish what was measured; why the run fails, None = it does not.
 
     Of several nodes each reports its own figures under its name, and the coordinator lets
     `combine.py` judge all of them together.
@@ -159,19 +160,10 @@ def report(node: NodeRun, comparison: Comparison | None) -> str:
     results = node.results()
     if node.places == 1:
         publish([node.load], results, node.settings, node.output, comparison)
-        return verdict_line(results)
+        return verdict(results)
     for name, value, unit in node_figures(results, node.node):
         kit.metric(name, value, unit)
-    return ""
-
-
-def _leave(code: int, problem: str) -> NoReturn:
-    """Say what an engine wrote last, then what happened: a run's result quotes the last line."""
-    what, *quoted = problem.splitlines() or [""]
-    for line in (*quoted, f"loadtest: {what.removesuffix(':')}" if what else ""):
-        if line:
-            print(line, file=sys.stderr, flush=True)
-    sys.exit(code)
+    return None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import checks
+from .failures import ENDED, LEFT_OVER, NO_API, NOT_STARTED
 from .settings import (
     BUILTIN,
     EngineError,
@@ -106,16 +107,16 @@ class EngineProcess:
         self.stop()
         return EngineProcess(self.settings, self.start, self.log.parent, port)
 
-    def death(self) -> EngineError:
+    def death(self, id: str) -> EngineError:
         """What is said when it has ended by itself."""
         status = self.exit_status() or 0
         how = f"status {status}" if status >= 0 else f"signal {_signal_name(-status)}"
-        return self.failure(f"ended with {how} {self.uptime_s:.1f} s after its start")
+        return self.failure(f"ended with {how} {self.uptime_s:.1f} s after its start", id)
 
-    def failure(self, what: str) -> EngineError:
+    def failure(self, what: str, id: str) -> EngineError:
         """What happened, with the last lines of the log."""
         lines = "".join(f"\n  | {line}" for line in self.last_lines())
-        return EngineError(f"{self.name} {what}; log {self.log}:{lines or ' (empty)'}")
+        return EngineError(f"{self.name} {what}; log {self.log}:{lines or ' (empty)'}", id)
 
     def ask_to_end(self) -> None:
         """SIGTERM to all of it, once, without waiting: servers take a second one as an order to
@@ -136,7 +137,8 @@ class EngineProcess:
         self._signal(signal.SIGKILL)
         if _wait_until(lambda: not self.members(), KILL_S):
             return
-        raise EngineError(f"{self.name}: still there after SIGKILL: pids {self.members()}")
+        left = f"{self.name}: still there after SIGKILL: pids {self.members()}"
+        raise EngineError(left, LEFT_OVER)
 
     def members(self) -> list[int]:
         """Live processes of its group, and others that carry its mark."""
@@ -160,7 +162,8 @@ class EngineProcess:
             except OSError as error:
                 raise EngineError(
                     f"{self.name} cannot be started: {self.command[0]}: {error.strerror}; install "
-                    f"it on this node, or choose engine {BUILTIN}"
+                    f"it on this node, or choose engine {BUILTIN}",
+                    NOT_STARTED,
                 ) from error
 
     def _signal(self, number: signal.Signals) -> None:
@@ -188,7 +191,7 @@ class RunningEngines(Sequence[Engine]):
         """Raise :class:`EngineError` if an engine has ended; cheap, to be called often."""
         for process in self._processes:
             if process.exit_status() is not None:
-                raise process.death()
+                raise process.death(ENDED)
 
 
 @contextmanager
@@ -224,12 +227,13 @@ def _await(processes: list[EngineProcess], place: int, deadline: float) -> Engin
             continue
         for each in processes[: place + 1]:
             if each.exit_status() is not None:
-                raise each.death()
+                raise each.death(NOT_STARTED)
         if process.is_healthy():
             return _answering(process, deadline)
         if time.monotonic() >= deadline:
             waited = f"{process.settings.ready_s:g} s"
-            raise process.failure(f"did not become healthy within {waited} ({process.url})")
+            what = f"did not become healthy within {waited} ({process.url})"
+            raise process.failure(what, NOT_STARTED)
         time.sleep(POLL_S)
 
 
@@ -243,8 +247,8 @@ def _answering(process: EngineProcess, deadline: float) -> Engine:
             checks.warm_up(settings.host, process.port, model, left_s)
     except checks.NoAnswer as error:
         if process.exit_status() is not None:
-            raise process.death() from error
-        raise process.failure(f"is no OpenAI-compatible server: {error}") from error
+            raise process.death(NOT_STARTED) from error
+        raise process.failure(f"is no OpenAI-compatible server: {error}", NO_API) from error
     return Engine(
         index=process.start.index,
         base_url=process.url,
@@ -267,7 +271,7 @@ def _stop_all(processes: Sequence[EngineProcess]) -> None:
         except EngineError as error:
             left.append(str(error))
     if left:
-        raise EngineError("; ".join(left))
+        raise EngineError("; ".join(left), LEFT_OVER)
 
 
 def _port(settings: EngineSettings, start: Start) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
+from .failures import ServingError
+
 CUSTOM = "custom"
 BUILTIN = "builtin"
 FIELDS = frozenset({"python", "model", "host", "port", "tensor_parallel", "index"})
@@ -19,7 +21,7 @@ class SettingsError(ValueError):
     """Settings that cannot be meant; nothing was started."""
 
 
-class EngineError(RuntimeError):
+class EngineError(ServingError):
     """An engine that did not start, did not become healthy, or died; with its log's last lines."""
 
 

@@ -32,6 +32,7 @@ from orchestrate_serving import (
     SettingsError,
     start_engines,
 )
+from orchestrate_serving.failures import leave
 from orchestrate_serving.gpus import gpus_here
 from orchestrate_serving.telemetry import EngineTelemetry
 
@@ -74,7 +75,7 @@ def main() -> None:
     except Stopped:
         print(f"serve: {node}: stopped; no process of an engine is left", flush=True)
     except (SettingsError, EngineError, OSError) as error:
-        _leave(USAGE if isinstance(error, SettingsError) else FAILED, str(error))
+        leave("serve", USAGE if isinstance(error, SettingsError) else FAILED, error)
 
 
 def serve(settings: Settings, node: str) -> None:
@@ -163,14 +164,6 @@ def _stop(*_: object) -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise Stopped
-
-
-def _leave(code: int, problem: str) -> NoReturn:
-    """Say what an engine wrote last, then what happened: a run's result quotes the last line."""
-    what, *quoted = problem.splitlines()
-    for line in (*quoted, f"serve: {what.removesuffix(':')}"):
-        print(line, file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

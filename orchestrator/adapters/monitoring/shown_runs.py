@@ -7,7 +7,7 @@ from collections import Counter
 from orchestrator.adapters.monitoring.run_reader import RunReader
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import read_identity
-from orchestrator.adapters.store.run_list import read_result, unfinished_state
+from orchestrator.adapters.store.run_list import last_written, read_result, unfinished_state
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.monitoring.catalogue import MAX_RUNS, SHOWN_S
 from orchestrator.core.monitoring.run_samples import RunView
@@ -30,7 +30,7 @@ class ShownRuns:
         shown = {
             f.run_id: f for f in map(self._layout.run, self._layout.run_ids()) if _is_shown(f, now)
         }
-        latest = sorted(shown.values(), key=_written)[-MAX_RUNS:]
+        latest = sorted(shown.values(), key=last_written)[-MAX_RUNS:]
         self._readers = {f.run_id: self._readers.get(f.run_id) or RunReader(f) for f in latest}
         return [view for reader in self._readers.values() if (view := self._view(reader))]
 
@@ -52,13 +52,3 @@ def _is_shown(folder: RunFolder, now: float) -> bool:
         return now - folder.result.stat().st_mtime < SHOWN_S
     except OSError:
         return True
-
-
-def _written(folder: RunFolder) -> float:
-    """When the run was last written to."""
-    for path in (folder.result, folder.journal, folder.path):
-        try:
-            return path.stat().st_mtime
-        except OSError:
-            continue
-    return 0.0

@@ -161,6 +161,21 @@ def read_result(folder: RunFolder) -> Result | None:
     return parse_object(json.loads(content), where=str(folder.result))
 
 
+def last_written(folder: RunFolder) -> float:
+    """When the run's coordinator last wrote what happened, in seconds since the epoch; 0 where
+    there is no such run.
+    """
+    files = (folder.result, folder.journal, folder.progress)
+    return max(filter(None, map(_modified, files)), default=_modified(folder.path))
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _created(folder: RunFolder) -> tuple[float, str]:
     identity = read_identity(folder.coordinator)
     return (identity.at if identity else folder.path.stat().st_mtime, folder.run_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestrator.adapters.suite.suite_archive import KIND
 from orchestrator.adapters.suite.suite_folder import (
     SuiteFolder,
     find_suite_run,
+    read_order,
     read_suite_result,
     suite_run_ids,
 )
@@ -25,7 +27,8 @@ from orchestrator.core.verdict.result import Result
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivedStep:
     """A step of a suite that was archived. ``made``: of the archive, in seconds since the epoch;
-    ``result`` None = it has no run, or that left none.
+    ``left_out``: by ``--only`` or ``--skip``, so that this archive says nothing of it; ``result``
+    None = it has no run, or that left none.
     """
 
     suite: str
@@ -38,26 +41,63 @@ class ArchivedStep:
     state: str
     why: str
     reason: str
+    left_out: bool
     run_id: str
     result: Result | None
 
 
-def find_archives(layout: Layout, named: Iterable[str]) -> list[Path]:
-    """The archives that people name by path or by the run of a suite; without any, the latest of
-    each suite on each cluster. Raises :class:`UsageError`, also where there is none.
+def gather_steps(layout: Layout, named: Sequence[str]) -> list[ArchivedStep]:
+    """All steps of the archives that people name; without any, each step of each suite on each
+    cluster from the archive that says the last of it. Raises as the two functions that it calls.
     """
-    paths = [_archive_named(layout, name) for name in named]
-    latest: dict[tuple[str, str], Path] = {}
-    for run_id in () if paths else suite_run_ids(layout):
-        result = read_suite_result(SuiteFolder(layout.suites / run_id)) or {}
-        path = Path((result.get("archive") or {}).get("path") or "/nonexistent")
-        if path.exists():
-            latest[str(result.get("suite")), str(result.get("cluster"))] = path
-    found = paths or list(latest.values())
+    steps = [step for path in find_archives(layout, named) for step in read_steps_of(path)]
+    return steps if named else newest_steps(steps)
+
+
+def newest_steps(steps: Iterable[ArchivedStep]) -> list[ArchivedStep]:
+    """Each step that a suite's newest archive on a cluster lists, as the last archive in which it
+    was not left out has it; one that was always left out, from the newest.
+    """
+    found = []
+    by_age = sorted(steps, key=lambda step: (step.suite, step.cluster, step.made, step.archive))
+    for _, group in groupby(by_age, key=lambda step: (step.suite, step.cluster)):
+        of_suite = list(group)
+        said = {step.step: step for step in of_suite if not step.left_out}
+        newest = (step for step in of_suite if step.archive == of_suite[-1].archive)
+        found += [said.get(step.step, step) for step in newest]
+    return found
+
+
+def find_archives(layout: Layout, named: Iterable[str]) -> list[Path]:
+    """The archives that people name by path or by the run of a suite; without any, of each suite on
+    each cluster the latest, and of the earlier ones those with steps that were left out since.
+    Raises :class:`UsageError`, also where there is none.
+    """
+    found = [_archive_named(layout, name) for name in named] or list(_telling_archives(layout))
     if not found:
         what, remedy = "no run of a suite is archived here", "orchestrate suite run --help"
         raise UsageError(what, id="suite.publish", where=layout.suites, remedy=remedy)
     return found
+
+
+def _telling_archives(layout: Layout) -> Iterator[Path]:
+    """Latest first. ``untold``: by suite and cluster, the steps of its latest archive that no
+    archive yet says anything of.
+    """
+    untold: dict[tuple[str, str], set[str]] = {}
+    for run_id in reversed(suite_run_ids(layout)):
+        folder = SuiteFolder(layout.suites / run_id)
+        result = read_suite_result(folder) or {}
+        path = Path((result.get("archive") or {}).get("path") or "/nonexistent")
+        if not path.exists():
+            continue
+        key = str(result.get("suite")), str(result.get("cluster"))
+        is_latest = key not in untold
+        left = untold.setdefault(key, {str(step["name"]) for step in result["steps"]})
+        told = left - read_order(folder).skipped.keys()
+        left -= told
+        if told or is_latest:
+            yield path
 
 
 def _archive_named(layout: Layout, name: str) -> Path:
@@ -78,13 +118,14 @@ def _archive_named(layout: Layout, name: str) -> Path:
 
 def read_steps_of(path: Path) -> list[ArchivedStep]:
     """The steps of one archive, verified. Raises :class:`UsageError`, ``OSError``."""
-    found = read_archive(path, _is_result)
+    found = read_archive(path, _is_read)
     if found.manifest.kind != KIND:
         what = f"this is an archive of kind {found.manifest.kind!r}, not of a suite"
         raise UsageError(what, id="suite.publish", where=path, remedy="name another file")
     try:
         suite = json.loads(found.files["result.json"])
-        return [_archived_step(found, suite, step) for step in suite["steps"]]
+        left_out = json.loads(found.files["order.json"])["skipped"]
+        return [_archived_step(found, suite, step, left_out) for step in suite["steps"]]
     except (ValueError, KeyError, TypeError, AttributeError, OrchestrateError) as error:
         what = "the results in this archive cannot be read"
         remedy = "use the version that wrote it, or a newer one"
@@ -92,12 +133,16 @@ def read_steps_of(path: Path) -> list[ArchivedStep]:
         raise UsageError(what, id="suite.publish", where=path, why=why, remedy=remedy) from error
 
 
-def _is_result(path: str) -> bool:
-    return path == "result.json" or (path.count("/") == 2 and path.endswith("/result.json"))
+def _is_read(path: str) -> bool:
+    own = path in {"result.json", "order.json"}
+    return own or (path.count("/") == 2 and path.endswith("/result.json"))
 
 
 def _archived_step(
-    found: ReadArchive, suite: Mapping[str, Any], step: Mapping[str, Any]
+    found: ReadArchive,
+    suite: Mapping[str, Any],
+    step: Mapping[str, Any],
+    left_out: Mapping[str, str],
 ) -> ArchivedStep:
     run_id = str(step["run_id"])
     content = found.files.get(f"runs/{run_id}/result.json")
@@ -113,6 +158,7 @@ def _archived_step(
         state=str(step["state"]),
         why=str(step["why"]),
         reason=str(step["reason"]),
+        left_out=step["name"] in left_out,
         run_id=run_id,
         result=result,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from orchestrator.adapters.report.document import gate_text, metric_figure
 from orchestrator.adapters.report.energy_text import cost_rows, energy_rows
 from orchestrator.adapters.report.markdown_text import escape_markdown, markdown_table
-from orchestrator.adapters.suite.archived_steps import ArchivedStep
+from orchestrator.adapters.suite.archived_steps import ArchivedStep, newest_steps
 from orchestrator.core.base.figures import format_figure, format_moment, format_number
 from orchestrator.core.captures.outcome import CaptureState
 from orchestrator.core.model.prices import ElectricityPrice
@@ -44,7 +44,7 @@ def efficiency_document(steps: Steps, electricity: Sequence[ElectricityPrice]) -
 
 def gaps_document(steps: Steps) -> str:
     """``known_gaps.md``: what each step is to show, and whether its latest run shows it."""
-    rows = [row for step in _latest(steps) for row in _gap_rows(step)]
+    rows = [row for step in newest_steps(steps) for row in _gap_rows(step)]
     headings = ("suite", "step", "what it shows", "status", "because", "run")
     body = list(markdown_table("Status", headings, sorted(rows, key=lambda row: row[3] != "open")))
     return _document("Known gaps", steps, body, "no step is archived")
@@ -105,16 +105,6 @@ def _run_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:
         return
     for what, value in (*energy_rows(step.result.energy), *cost_rows(step.result.cost)):
         yield step.step, what, value, step.run_id
-
-
-def _latest(steps: Steps) -> list[ArchivedStep]:
-    """Of each step of each suite on each cluster the one that was archived last."""
-    found = {(step.suite, step.cluster, step.step): step for step in _by_age(steps)}
-    return list(found.values())
-
-
-def _by_age(steps: Iterable[ArchivedStep]) -> list[ArchivedStep]:
-    return sorted(steps, key=lambda step: step.made)
 
 
 def _gap_rows(step: ArchivedStep) -> Iterator[Sequence[str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.record_log import append_line, read_log
+from orchestrator.adapters.record_log import append_line, holding, read_log
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic, write_json
 from orchestrator.adapters.store.layout import Layout, valid_run_id
 from orchestrator.core.base.errors import UsageError
@@ -38,11 +38,10 @@ class SuiteOrder:
     skipped: Mapping[str, str] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def resume_command(self) -> str:
-        """What continues the run."""
-        words = (self.named or self.suite, "--cluster", self.cluster, "--resume")
-        return f"orchestrate suite run {shlex.join(words)}"
+    def resume_command(self, run_id: str) -> str:
+        """What continues the run of this id."""
+        words = (self.named or self.suite, "--cluster", self.cluster, "--run-id", run_id)
+        return f"orchestrate suite run --resume {shlex.join(words)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +157,23 @@ def find_suite_run(layout: Layout, text: str) -> SuiteFolder:
     raise UsageError(what, id="suite.run-id", where=layout.suites, remedy=remedy)
 
 
-def latest_run_of(layout: Layout, suite: str, cluster: str) -> SuiteFolder | None:
-    """The latest run of a suite on a cluster; both as their users call them."""
+def suite_runs_of(layout: Layout, suite: str, cluster: str) -> Iterator[SuiteFolder]:
+    """The runs of a suite on a cluster, latest first; both as orders name them."""
     for run_id in reversed(suite_run_ids(layout)):
         folder = SuiteFolder(layout.suites / run_id)
         order = read_order(folder)
         if (order.suite, order.cluster) == (suite, cluster):
-            return folder
-    return None
+            yield folder
+
+
+def is_open(folder: SuiteFolder) -> bool:
+    """Whether ``--resume`` has something to do: steps or the archive are missing, and no process
+    works on them.
+    """
+    if (read_suite_result(folder) or {}).get("archive"):
+        return False
+    with holding(folder.lock) as alone:
+        return alone
 
 
 def read_order(folder: SuiteFolder) -> SuiteOrder:

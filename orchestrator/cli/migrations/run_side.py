@@ -44,7 +44,7 @@ def make_bundle(
             "the suite is not over: there is no bundle yet",
             id="migrate.open",
             where=folder.path,
-            remedy=read_order(folder).resume_command,
+            remedy=read_order(folder).resume_command(folder.run_id),
         )
     click.echo("orchestrate: writing the bundle", err=True)
     bundle_suite(layout, folder, playbook, target)

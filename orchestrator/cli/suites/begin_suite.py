@@ -18,9 +18,11 @@ from orchestrator.adapters.suite.suite_folder import (
     SuiteFolder,
     SuiteOrder,
     create_suite_run,
-    latest_run_of,
+    find_suite_run,
+    is_open,
     new_suite_folder,
     read_order,
+    suite_runs_of,
 )
 from orchestrator.cli.node_queries import error_record
 from orchestrator.cli.output import plain_data
@@ -53,6 +55,11 @@ class SuiteRun:
     folder: SuiteFolder
     order: SuiteOrder
     suite: Suite
+
+    @property
+    def resume_command(self) -> str:
+        """What continues this run."""
+        return self.order.resume_command(self.folder.run_id)
 
 
 def survey_environment(survey: Survey, now: float) -> dict[str, Any]:
@@ -117,24 +124,50 @@ def begin_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
 
 
 def resume_suite(layout: Layout, options: SuiteOptions) -> SuiteRun:
-    """The latest run of this suite on this cluster, as it began. Raises :class:`UsageError`."""
-    cluster = absolute_name(options.cluster)
-    folder = latest_run_of(layout, options.name, cluster)
-    if folder is None:  # it is a path, or an unknown name
-        catalog = Catalog.from_environment(os.environ)
-        suite = catalog.read_suite(catalog.find_suite(options.name))
-        folder = latest_run_of(layout, suite.name, cluster)
-    if folder is None:
-        what = f"there is no run of suite {options.name} on {options.cluster} to resume"
-        raise UsageError(what, id="suite.resume", where=layout.suites, remedy="leave out --resume")
-    if options.only or options.skip or options.nodes or options.run_id:
-        what = "a suite is resumed as it began"
-        remedy = "leave out --only, --skip, --nodes and --run-id"
+    """The run that ``--run-id`` names, else the latest of this suite on this cluster, as it began.
+    Raises :class:`UsageError`.
+    """
+    folder = _chosen_run(layout, options)
+    if options.only or options.skip or options.nodes:
+        what, remedy = "a suite is resumed as it began", "leave out --only, --skip and --nodes"
         raise UsageError(what, id="suite.resume", where=folder.path, remedy=remedy)
     order = read_order(folder)
     _enter_folder(order)
     suite = Catalog.from_environment(os.environ).read_suite(folder.suite, order.source)
     return SuiteRun(layout=layout, folder=folder, order=order, suite=suite)
+
+
+def open_runs(run: SuiteRun) -> list[str]:
+    """What continues each other run of the same suite on the same cluster that is not over, latest
+    first. Raises :class:`UsageError` where what one was asked to do is damaged.
+    """
+    runs = suite_runs_of(run.layout, run.order.suite, run.order.cluster)
+    left = (folder for folder in runs if folder != run.folder and is_open(folder))
+    return [read_order(folder).resume_command(folder.run_id) for folder in left]
+
+
+def _chosen_run(layout: Layout, options: SuiteOptions) -> SuiteFolder:
+    runs = _runs_of_suite(layout, options)
+    if not runs:
+        what = f"there is no run of suite {options.name} on {options.cluster} to resume"
+        raise UsageError(what, id="suite.resume", where=layout.suites, remedy="leave out --resume")
+    folder = find_suite_run(layout, options.run_id) if options.run_id else runs[0]
+    if folder not in runs:
+        order = read_order(folder)
+        what = f"run {folder.run_id} is of suite {order.suite} on {order.cluster}"
+        remedy = order.resume_command(folder.run_id)
+        raise UsageError(what, id="suite.resume", where=folder.path, remedy=remedy)
+    return folder
+
+
+def _runs_of_suite(layout: Layout, options: SuiteOptions) -> list[SuiteFolder]:
+    """Latest first. A path is read for the name of its suite."""
+    cluster = absolute_name(options.cluster)
+    if runs := list(suite_runs_of(layout, options.name, cluster)):
+        return runs
+    catalog = Catalog.from_environment(os.environ)
+    suite = catalog.read_suite(catalog.find_suite(options.name))
+    return list(suite_runs_of(layout, suite.name, cluster))
 
 
 def _enter_folder(order: SuiteOrder) -> None:

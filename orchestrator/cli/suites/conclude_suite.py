@@ -89,5 +89,5 @@ def _not_archived(run: SuiteRun, report: SuiteReport, error: Exception) -> BusyE
         id="suite.archive",
         where=run.folder.path,
         why=f"{why} ({free} MiB are free there)",
-        remedy=f"every run is kept; when it can be written: {run.order.resume_command}",
+        remedy=f"every run is kept; when it can be written: {run.resume_command}",
     )

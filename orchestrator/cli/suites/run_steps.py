@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.adapters.run_process import CommandOutcome, run_process
+from orchestrator.adapters.run_process import GRACE_S, CommandOutcome, run_process
 from orchestrator.adapters.store.background_command import own_command, own_environment
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.log_tail import last_line
-from orchestrator.adapters.store.run_list import read_result
+from orchestrator.adapters.store.run_list import last_written, read_result
 from orchestrator.adapters.suite.suite_folder import (
     SuiteFolder,
     SuiteOrder,
@@ -34,7 +34,7 @@ from orchestrator.core.suite.step_records import (
 from orchestrator.core.suite.suite_model import Step, Suite
 from orchestrator.core.verdict.result import Result, Status
 
-MOST_TURNS = 3  # to bring one run to its end: run, attach, resume
+MOST_TURNS = 4  # to bring one run to its end: run, attach, resume, stop
 SHOWN_BYTES = 4096
 
 
@@ -92,23 +92,33 @@ class StepRunner:
 
     def _run_step(self, step: Step, before: StepOutcome) -> None:
         run_id = before.run_id or self.folder.step_run_id(step.name)
-        if before.state is StepState.WAITING:
-            self._record(StepRecordKind.STARTED, step.name, run_id=run_id)
-        else:
-            self.view.on_note(f"{step.name}: continued, run {run_id}")
+        deadline = time.monotonic() + step.limit_s - self._record_start(before, run_id)
         again = before.state is StepState.STOPPED
         ended = CommandOutcome(0)
         for _ in range(MOST_TURNS):
-            words = self._words(step, run_id, again=again)
+            left = deadline - time.monotonic()
+            words = self._words(step, run_id, again=again, overdue=left <= 0)
             if not words:
                 break
             again = False
-            ended = self._run_command(step, words)
-            if ended.ended_by or not self.layout.run(run_id).path.exists():
+            ended = self._run_command(step, words, left if left > 0 else GRACE_S)
+            if ended.was_asked or not self.layout.run(run_id).path.exists():
                 break
-        self._record_end(step, run_id, ended)
+        self._record_end(step, run_id, ended, overdue=time.monotonic() >= deadline)
 
-    def _words(self, step: Step, run_id: str, *, again: bool) -> list[str]:
+    def _record_start(self, before: StepOutcome, run_id: str) -> float:
+        """That the run begins, or is continued: the seconds of its limit that are spent."""
+        if before.state is StepState.WAITING:
+            self._record(StepRecordKind.STARTED, before.step, run_id=run_id)
+            return 0.0
+        run = self.layout.run(run_id)
+        alive = liveness(read_identity(run.coordinator)) is Liveness.ALIVE
+        spent = before.seconds_until(time.time() if alive else last_written(run))
+        self._record(StepRecordKind.CONTINUED, before.step, run_id=run_id, seconds=spent)
+        self.view.on_note(f"{before.step}: continued, run {run_id}")
+        return spent or 0.0
+
+    def _words(self, step: Step, run_id: str, *, again: bool, overdue: bool) -> list[str]:
         """The command that brings the run to its end; none when it is over."""
         folder = self.layout.run(run_id)
         result = read_result(folder)
@@ -117,28 +127,31 @@ class StepRunner:
             alive=liveness(read_identity(folder.coordinator)) is Liveness.ALIVE,
             ended=result.status if result is not None else None,
             again=again,
+            overdue=overdue,
         )
         if pursuit is Pursuit.RUN:
             return step_words(step, self.order.cluster, self.order.nodes, run_id)
+        if pursuit is Pursuit.STOP:
+            return [pursuit.value, run_id]
         return [] if pursuit is Pursuit.NOTHING else [pursuit.value, run_id, *UNWATCHED]
 
-    def _run_command(self, step: Step, words: list[str]) -> CommandOutcome:
+    def _run_command(self, step: Step, words: list[str], limit_s: float) -> CommandOutcome:
         output = self.folder.output(step.name)
         return run_process(
             own_command(words),
             environment=own_environment(self.layout),
             folder=os.getcwd(),  # noqa: PTH109 - as text
             output=output,
-            limit_s=step.limit_s,
+            limit_s=limit_s,
             meanwhile=lambda: self.view.on_line(last_line(output, SHOWN_BYTES)),
         )
 
-    def _record_end(self, step: Step, run_id: str, ended: CommandOutcome) -> None:
+    def _record_end(self, step: Step, run_id: str, ended: CommandOutcome, *, overdue: bool) -> None:
         """A run that we stopped because it took too long has failed; one that its user stopped is
         open.
         """
         result = read_result(self.layout.run(run_id))
-        overdue = ended.ended_by and not ended.was_asked
+        overdue &= not ended.was_asked and (result is None or result.status is Status.STOPPED)
         self.was_asked_to_stop |= ended.was_asked
         if ended.was_asked and result is None:
             self.view.on_note(f"{step.name}: run {run_id} may still be running: orchestrate ps")
@@ -150,7 +163,7 @@ class StepRunner:
             run_id=run_id,
             status=status.value,
             exit_code=ended.exit_code if result is None else int(result.exit_code),
-            reason=ended.ended_by if overdue else self._reason(step, result, ended.exit_code),
+            reason=_overdue(step) if overdue else self._reason(step, result, ended.exit_code),
         )
 
     def _reason(self, step: Step, result: Result | None, exit_code: int) -> str:
@@ -172,6 +185,7 @@ class StepRunner:
         run_id: str = "",
         status: str = "",
         exit_code: int | None = None,
+        seconds: float | None = None,
         reason: str = "",
     ) -> None:
         record = StepRecord(
@@ -181,7 +195,12 @@ class StepRunner:
             run_id=run_id,
             status=status,
             exit_code=exit_code,
+            seconds=seconds,
             reason=reason,
         )
         append_step(self.folder, record)
         self.view.on_step(next(each for each in self.outcomes() if each.step == step))
+
+
+def _overdue(step: Step) -> str:
+    return f"over its limit of {step.limit_s:g} s"

@@ -19,17 +19,20 @@ from orchestrator.cli.suites.begin_suite import (
     SuiteOptions,
     SuiteRun,
     not_writable,
+    open_runs,
     open_suite,
 )
 from orchestrator.cli.suites.conclude_suite import conclude_suite, gather_report
 from orchestrator.cli.suites.run_steps import StepRunner, SuiteView
-from orchestrator.core.base.errors import BusyError, ExitCode
+from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.core.suite.step_records import StepOutcome, fold_steps
 from orchestrator.core.verdict.result import Status
 from orchestrator.view.progress.suite_views import SuiteJsonLines, SuiteLines, SuiteTable
 from orchestrator.view.result.suite_text import suite_lines
 from orchestrator.view.terminal.terminal import LineWriter, can_redraw
 from orchestrator.view.terminal.text import clean_paragraph
+
+MOST_SHOWN = 3  # other runs that are not over
 
 
 def run_suite(options: SuiteOptions) -> int:
@@ -82,6 +85,7 @@ def _run_steps(run: SuiteRun, options: SuiteOptions) -> bool:
     runner = StepRunner(
         layout=run.layout, folder=run.folder, order=run.order, suite=run.suite, view=view
     )
+    _show_open_runs(run, view)
     try:
         runner.leave_out()
         runner.run_open_steps()
@@ -90,6 +94,19 @@ def _run_steps(run: SuiteRun, options: SuiteOptions) -> bool:
     finally:
         view.close()
     return runner.was_asked_to_stop
+
+
+def _show_open_runs(run: SuiteRun, view: SuiteView) -> None:
+    """Whatever is in the way of saying this is no reason not to run."""
+    try:
+        commands = open_runs(run)
+    except UsageError as error:
+        view.on_note(f"{error.what}: {error.where}")
+        return
+    for command in commands[:MOST_SHOWN]:
+        view.on_note(f"another run of this suite is not over: {command}")
+    if len(commands) > MOST_SHOWN:
+        view.on_note(f"{len(commands) - MOST_SHOWN} more runs of it are not over")
 
 
 def _open_view(options: SuiteOptions, run: SuiteRun) -> SuiteView:
@@ -128,7 +145,7 @@ def _show_stopped(
     """Steps are open: nothing is archived yet."""
     code = ExitCode.INTERRUPTED if stopped else ExitCode.BUSY
     _show(options, report, None, code)
-    click.echo(f"continue: {run.order.resume_command}", err=True)
+    click.echo(f"continue: {run.resume_command}", err=True)
     return int(code)
 
 

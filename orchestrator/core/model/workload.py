@@ -193,7 +193,8 @@ class Workload:
     divided into, ``load`` who asks for it, ``training`` what is predicted of a step. ``combine``: a
     script in the folder that makes one result of several nodes' outputs, on the coordinator; empty
     = there is none. ``notice`` stands on everything that a run puts out. ``begins_anew``: another
-    attempt continues nothing.
+    attempt continues nothing. ``failures``: what to do about each that a rank may name in its last
+    line, by id.
     """
 
     name: str
@@ -222,6 +223,7 @@ class Workload:
     training: TrainingSource | None = None
     notice: str = ""
     begins_anew: bool = False
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @wire("Job")

@@ -15,6 +15,7 @@ class StepRecordKind(StrEnum):
     """What one line of a suite's log says."""
 
     STARTED = "started"
+    CONTINUED = "continued"
     FINISHED = "finished"
     SKIPPED = "skipped"
     REFUSED = "refused"  # it cannot run here, and is no optional step
@@ -23,7 +24,7 @@ class StepRecordKind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """One line of the log; ``at`` in seconds since the epoch. ``status`` and ``exit_code`` are
-    those of a finished run.
+    those of a finished run; ``seconds``: how long the run was under way before it is continued.
     """
 
     kind: StepRecordKind
@@ -32,6 +33,7 @@ class StepRecord:
     run_id: str = ""
     status: str = ""
     exit_code: int | None = None
+    seconds: float | None = None
     reason: str = ""
 
 
@@ -58,7 +60,9 @@ _OF_STATUS: Mapping[str, StepState] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """How one step stands; ``started`` and ``finished`` in seconds since the epoch."""
+    """How one step stands. ``since``: when its run began or was continued, if that is not over, in
+    seconds since the epoch; ``seconds``: how long it was under way before.
+    """
 
     step: str
     optional: bool
@@ -66,14 +70,16 @@ class StepOutcome:
     run_id: str = ""
     reason: str = ""
     exit_code: int | None = None
-    started: float | None = None
-    finished: float | None = None
+    since: float | None = None
+    seconds: float | None = None
 
-    @property
-    def seconds(self) -> float | None:
-        if self.started is None or self.finished is None:
-            return None
-        return self.finished - self.started
+    def seconds_until(self, now: float) -> float | None:
+        """How long its run was under way up to ``now``, which is no earlier than ``since``; None if
+        it never was.
+        """
+        if self.since is None:
+            return self.seconds
+        return (self.seconds or 0.0) + max(0.0, now - self.since)
 
 
 def fold_steps(suite: Suite, records: Iterable[StepRecord]) -> tuple[StepOutcome, ...]:
@@ -84,17 +90,21 @@ def fold_steps(suite: Suite, records: Iterable[StepRecord]) -> tuple[StepOutcome
     }
     for record in records:
         if record.step in found:
-            found[record.step] = _after_record(found[record.step], record)
+            found[record.step] = after_record(found[record.step], record)
     return tuple(found.values())
 
 
-def _after_record(outcome: StepOutcome, record: StepRecord) -> StepOutcome:
+def after_record(outcome: StepOutcome, record: StepRecord) -> StepOutcome:
+    """How the step stands after one more record."""
     match record.kind:
         case StepRecordKind.STARTED:
-            began = record.at if outcome.started is None else outcome.started
+            since = record.at if outcome.since is None else outcome.since
             return replace(
-                outcome, state=StepState.BEGUN, run_id=record.run_id, started=began, reason=""
+                outcome, state=StepState.BEGUN, run_id=record.run_id, since=since, reason=""
             )
+        case StepRecordKind.CONTINUED:
+            begun = replace(outcome, state=StepState.BEGUN, run_id=record.run_id, reason="")
+            return replace(begun, since=record.at, seconds=record.seconds)
         case StepRecordKind.FINISHED:
             return replace(
                 outcome,
@@ -102,7 +112,8 @@ def _after_record(outcome: StepOutcome, record: StepRecord) -> StepOutcome:
                 run_id=record.run_id,
                 exit_code=record.exit_code,
                 reason=record.reason,
-                finished=record.at,
+                since=None,
+                seconds=outcome.seconds_until(record.at),
             )
         case StepRecordKind.SKIPPED:
             return replace(outcome, state=StepState.SKIPPED, reason=record.reason)
@@ -121,15 +132,21 @@ class Pursuit(StrEnum):
     RUN = "run"
     ATTACH = "attach"  # it is under way, though its suite was killed
     RESUME = "resume"
+    STOP = "stop"
     NOTHING = "nothing"  # it is over
 
 
-def pursue_step(*, exists: bool, alive: bool, ended: Status | None, again: bool) -> Pursuit:
+def pursue_step(
+    *, exists: bool, alive: bool, ended: Status | None, again: bool, overdue: bool
+) -> Pursuit:
     """What to do about a step's run. ``exists``: it has a folder; ``alive``: a process coordinates
-    it; ``ended``: its status if it has a result; ``again``: one that was stopped is to continue.
+    it; ``ended``: its status if it has a result; ``again``: one that was stopped is to continue;
+    ``overdue``: its limit is spent.
     """
-    if ended is not None and not (again and ended is Status.STOPPED):
+    if ended is not None and not (again and not overdue and ended is Status.STOPPED):
         return Pursuit.NOTHING
+    if overdue:
+        return Pursuit.STOP if exists else Pursuit.NOTHING
     if not exists:
         return Pursuit.RUN
     return Pursuit.ATTACH if alive else Pursuit.RESUME

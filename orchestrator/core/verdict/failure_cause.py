@@ -17,7 +17,7 @@ from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
 from orchestrator.core.run.evidence import Stalled
 from orchestrator.core.run.hang import Blame
 from orchestrator.core.run.state import LEASE, Ending, RunState, ended_well
-from orchestrator.core.verdict import launcher_errors as words
+from orchestrator.core.verdict import last_words as words
 from orchestrator.core.verdict.result import FailureResult
 
 Cause = tuple[FailureResult, ExitCode]
@@ -266,7 +266,7 @@ def _ended_badly(state: RunState, ending: Ending) -> Cause:
         log=f"logs/{ending.node}/{log_name(ending)}.err",
         others=_other_ranks(state, ending),
     )
-    told = words.own_error(ending)
+    told = words.own_error(ending, state.request.job.workload.failures)
     if told is None:
         return failure, ExitCode.RUN_FAILED
     told_failure = replace(failure, id=told.id, cause=told.cause, remedy=told.meaning.remedy)

@@ -14,8 +14,10 @@ from orchestrator.adapters.catalog.bundled import bundled_packages
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.base.problem import Problem
+from orchestrator.core.model.workload import Workload
 from orchestrator.core.run.events import Event, Failed, Phase, Reported
 from orchestrator.core.run.state import RunState
+from orchestrator.core.verdict.last_words import declared_failure
 from orchestrator.parsing.replies.kit_records import MAX_LINE_BYTES, parse_report
 
 # It reads what the nodes sent home, on this machine.
@@ -38,6 +40,8 @@ async def combine_outputs(state: RunState, folder: RunFolder) -> list[Event]:
     script = Path(workload.folder) / workload.combine
     with tempfile.TemporaryDirectory(prefix="combine-", dir=folder.path) as reports:
         problem = await _run(script, outputs, Path(reports), folder)
+        if problem is not None:
+            problem = _as_declared(problem, workload)
         head = state.require_plan().head
         events: list[Event] = list(_figures(Path(reports) / REPORTS, head.name, min(head.ranks)))
     if problem is not None:
@@ -89,6 +93,14 @@ async def _wait(process: asyncio.subprocess.Process) -> int | None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _as_declared(problem: Problem, workload: Workload) -> Problem:
+    """The failure of the workload's own that the script named, as a rank may."""
+    told = declared_failure(problem.message, workload.failures)
+    if told is None:
+        return problem
+    return Problem(id=told.id, message=told.cause, remedy=told.meaning.remedy)
 
 
 def _problem(message: str, log: Path) -> Problem:

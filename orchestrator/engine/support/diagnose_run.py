@@ -21,13 +21,15 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
 from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import RankExited
 from orchestrator.core.run.state import Ending, RunState
 from orchestrator.core.verdict.failure_cause import log_name
 from orchestrator.core.verdict.result import FailureResult, Result, Verdict
 from orchestrator.core.verdict.verdict import missed_gate_text
 
-# Failures of which the ranks' own logs know more than the verdict. Ranks that hung were looked at.
+# Failures of which the ranks' own logs know more than the verdict, as they do of those that ranks
+# name themselves. Ranks that hung were looked at.
 _EXPLAINED = frozenset({"OR-RUN-001", "OR-TIME-001"})
 # So that thousands of ranks do not keep the result waiting.
 MAX_BYTES = 32 << 20
@@ -36,7 +38,7 @@ MAX_BYTES = 32 << 20
 def with_diagnosis(result: Result, folder: RunFolder, state: RunState) -> Result:
     """``result`` with what the collected logs say of its failure, if they say it clearly."""
     failure = result.failure
-    if failure is None or failure.id not in _EXPLAINED:
+    if failure is None or not _is_explained(failure, state.request):
         return result
     try:
         found = diagnose_soon(folder, state)
@@ -53,14 +55,20 @@ def diagnose_soon(folder: RunFolder, state: RunState) -> Diagnosis | None:
     return diagnose_run(folder, state, share).diagnosis
 
 
-def verdict_findings(result: Result | None) -> Findings | None:
+def _is_explained(failure: FailureResult, request: RunRequest) -> bool:
+    return failure.id in _EXPLAINED or failure.id in request.job.workload.failures
+
+
+def verdict_findings(result: Result | None, request: RunRequest) -> Findings | None:
     """What the run itself knows for sure: how it hung, say, or that nothing failed. None where the
     logs know more.
     """
-    if result is None or (result.failure is not None and result.failure.id in _EXPLAINED):
+    if result is None:
         return None
     if result.failure is None:
         return Findings(diagnosis=None, nothing_failed=True)
+    if _is_explained(result.failure, request):
+        return None
     return Findings(diagnosis=_diagnosis_verdict(result.failure, result))
 
 

@@ -129,8 +129,8 @@ class SuiteTable:
         return table
 
     def _cells(self, outcome: StepOutcome) -> tuple[Text, ...]:
-        is_running = outcome.state is StepState.BEGUN and outcome.started is not None
-        took = time.time() - (outcome.started or 0.0) if is_running else outcome.seconds
+        is_running = outcome.since is not None
+        took = outcome.seconds_until(time.time())
         said = self._line if is_running else outcome.reason
         return (
             Text(outcome.step),

@@ -20,7 +20,7 @@ from orchestrator.core.run.events import ProcessExited, RankExited
 from orchestrator.core.run.recording import record_event
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.failure_cause import failure_of
-from orchestrator.core.verdict.launcher_errors import ended_from_outside, own_error
+from orchestrator.core.verdict.last_words import ended_from_outside, own_error
 from orchestrator.node_agent.slurm.slurm_jobs import parse_duration
 from orchestrator.node_agent.slurm.slurm_tools import SlurmError, complaint, find_node
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_scheduled_node

@@ -128,6 +128,32 @@ def test_the_first_failing_rank_is_named_and_every_node_is_stopped_and_swept() -
     assert {"Stop/a/10", "Stop/b/10", "Sweep/a", "Sweep/b"} <= set(world.performed)
 
 
+@pytest.mark.parametrize(
+    "line, id, cause",
+    [
+        ("MY-MODEL-001: no such model: x", "MY-MODEL-001", "no such model: x"),
+        ("MY-MODEL-002: nobody declared it", "OR-RUN-001", "rank 1 on b exited with code 3"),
+        ("it said MY-MODEL-001: x", "OR-RUN-001", "rank 1 on b exited with code 3"),
+    ],
+)
+def test_a_rank_may_name_a_failure_that_its_workload_declares(
+    line: str, id: str, cause: str
+) -> None:
+    def reply(action: Action) -> list[Event]:
+        return [RankExited(node="b", rank=1, outcome=Exited(3), at=1001.0, last_line=line)]
+
+    declared = {"MY-MODEL-001": "name another model"}
+    workload = Workload(name="job", source="-", folder="/job", entry="job.py", failures=declared)
+    world = World(request("a", "b", workload=workload), {"Follow/b": reply})
+    world.run()
+
+    failure = conclude_run(world.state, timings={}, report="").failure
+    assert failure is not None
+    assert (failure.id, failure.cause) == (id, cause)
+    assert (failure.node, failure.rank, failure.last_line) == ("b", 1, line)
+    assert (failure.remedy == "name another model") == (id in declared)
+
+
 def test_ranks_that_we_stopped_are_never_the_cause() -> None:
     def reply(action: Action) -> list[Event]:
         stopped = RankExited(node="a", rank=0, outcome=Signalled(15), at=1000.5, by_us=True)

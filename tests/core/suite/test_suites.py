@@ -132,19 +132,42 @@ def test_a_step_that_was_begun_and_killed_keeps_its_run_and_its_beginning() -> N
     assert (done.state, done.seconds) == (StepState.PASSED, 8.0)
 
 
+def test_time_between_a_stop_and_its_continuation_is_not_spent() -> None:
+    """3 s until it was stopped, 4 s of a coordinator that died unseen, then 5 s."""
+    records = [
+        StepRecord(kind=StepRecordKind.STARTED, step="a", at=10.0, run_id="r"),
+        finished("a", "stopped", at=13.0),
+        StepRecord(kind=StepRecordKind.CONTINUED, step="a", at=100.0, run_id="r", seconds=3.0),
+        StepRecord(kind=StepRecordKind.CONTINUED, step="a", at=200.0, run_id="r", seconds=7.0),
+        finished("a", "succeeded", at=205.0),
+    ]
+    states = [fold_steps(suite_of(Step(name="a", workload="w")), records[:n])[0] for n in range(6)]
+
+    assert [state.seconds_until(210.0) for state in states] == [None, 200.0, 3.0, 113.0, 17.0, 12.0]
+    assert [state.seconds for state in states] == [None, None, 3.0, 3.0, 7.0, 12.0]
+    assert states[4].state is StepState.BEGUN
+
+
 @pytest.mark.parametrize(
-    "exists, alive, ended, again, pursuit",
+    "exists, alive, ended, again, overdue, pursuit",
     [
-        (False, False, None, False, Pursuit.RUN),
-        (True, True, None, False, Pursuit.ATTACH),
-        (True, False, None, False, Pursuit.RESUME),
-        (True, False, Status.SUCCEEDED, True, Pursuit.NOTHING),
-        (True, False, Status.FAILED, True, Pursuit.NOTHING),
-        (True, False, Status.STOPPED, True, Pursuit.RESUME),
-        (True, False, Status.STOPPED, False, Pursuit.NOTHING),
+        (False, False, None, False, False, Pursuit.RUN),
+        (True, True, None, False, False, Pursuit.ATTACH),
+        (True, False, None, False, False, Pursuit.RESUME),
+        (True, False, Status.SUCCEEDED, True, False, Pursuit.NOTHING),
+        (True, False, Status.FAILED, True, False, Pursuit.NOTHING),
+        (True, False, Status.STOPPED, True, False, Pursuit.RESUME),
+        (True, False, Status.STOPPED, False, False, Pursuit.NOTHING),
+        (False, False, None, False, True, Pursuit.NOTHING),
+        (True, True, None, False, True, Pursuit.STOP),
+        (True, False, None, False, True, Pursuit.STOP),
+        (True, False, Status.STOPPED, True, True, Pursuit.NOTHING),
+        (True, False, Status.SUCCEEDED, True, True, Pursuit.NOTHING),
     ],
 )
-def test_a_run_is_continued_and_never_repeated(
-    exists: bool, alive: bool, ended: Status | None, again: bool, pursuit: Pursuit
+def test_a_run_is_continued_within_its_limit_and_never_repeated(
+    *, exists: bool, alive: bool, ended: Status | None, again: bool, overdue: bool, pursuit: Pursuit
 ) -> None:
-    assert pursue_step(exists=exists, alive=alive, ended=ended, again=again) is pursuit
+    found = pursue_step(exists=exists, alive=alive, ended=ended, again=again, overdue=overdue)
+
+    assert found is pursuit

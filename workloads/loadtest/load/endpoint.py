@@ -7,6 +7,8 @@ import json
 import os
 from typing import Any
 
+from orchestrate_serving.failures import NO_API, OTHER_MODEL, UNREACHABLE, ServingError
+
 from ..base.job import Target
 
 ASK_S = 10.0
@@ -15,7 +17,7 @@ MAX_NAMED = 5
 KEY = "OPENAI_API_KEY"
 
 
-class EndpointError(RuntimeError):
+class EndpointError(ServingError):
     """Not a server that could be measured; nothing was sent."""
 
 
@@ -35,18 +37,22 @@ def check_endpoint(url: str, model: str, api: str) -> Target:
     except OSError as error:
         raise EndpointError(
             f"{url} cannot be reached: {str(error) or type(error).__name__}; is the server up, and "
-            "may this node connect to it?"
+            "may this node connect to it?",
+            UNREACHABLE,
         ) from None
     except (ValueError, http.client.HTTPException) as error:
         raise EndpointError(
             f"{url} is no OpenAI-compatible server: {str(error) or type(error).__name__}; it is "
-            "the base of its URLs, such as http://HOST:8000/v1"
+            "the base of its URLs, such as http://HOST:8000/v1",
+            NO_API,
         ) from None
     named = ", ".join(served[:MAX_NAMED])
     if not model and len(served) != 1:
-        raise EndpointError(f"{url} serves {len(served)} models ({named}): choose --set model=NAME")
+        what = f"{url} serves {len(served)} models ({named}): choose --set model=NAME"
+        raise EndpointError(what, OTHER_MODEL)
     if model and model not in served:
-        raise EndpointError(f"{url} does not serve {model}, but {named or 'no model'}")
+        what = f"{url} does not serve {model}, but {named or 'no model'}"
+        raise EndpointError(what, OTHER_MODEL)
     return Target(url=target.url, model=model or served[0], api=api)
 
 

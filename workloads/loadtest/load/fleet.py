@@ -12,6 +12,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from orchestrate_serving.failures import ServingError
+
 from ..base.job import Job
 
 PROGRAM = Path(__file__).parents[1] / "client" / "sender_process.py"
@@ -23,8 +25,11 @@ END_S = 15.0
 MAX_LINE_BYTES = 64 * 1024
 
 
-class LoadError(RuntimeError):
-    """The load could not be sent, or what it was sent to failed."""
+INVALID = "OR-LOAD-005"
+
+
+class LoadError(ServingError):
+    """The load could not be sent, or is not the one that was asked for."""
 
 
 class SenderError(RuntimeError):

@@ -201,13 +201,14 @@ class NodeRun:
         watch = _StageWatch(self, own_rate, planned)
         began, wall = time.monotonic(), time.time()
         self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
-        failure, energy = "", None
+        failure: RuntimeError | None = None
+        energy = None
         try:
             totals, energy = await self._send_measured(job, watch.see)
             failure = watch.failure
         except SenderError as error:
-            totals, failure = Totals(at_s=time.monotonic() - began), str(error)
-        ended_early = self.stopped or watch.saturation is not None or bool(failure)
+            totals, failure = Totals(at_s=time.monotonic() - began), error
+        ended_early = self.stopped or watch.saturation is not None or failure is not None
         self.stages.append(
             Stage(
                 stage=stage,
@@ -219,13 +220,13 @@ class NodeRun:
                 wall=wall,
                 whole=not ended_early,
                 saturation=watch.saturation,
-                failure=failure,
+                failure=str(failure or ""),
                 energy=energy,
             )
         )
         (self.output / LOAD).write_text(self.load.to_json(), encoding="utf-8")
-        if failure:
-            raise LoadError(failure)
+        if failure is not None:
+            raise failure
 
     async def _send_measured(
         self, job: Job, on_totals: Callable[[Totals], None]
@@ -312,7 +313,7 @@ class _StageWatch:
         self._before = Totals()
         self._reported = Totals()
         self.saturation: Saturation | None = None
-        self.failure = ""
+        self.failure: RuntimeError | None = None
 
     def see(self, totals: Totals) -> None:
         """What all processes have done so far."""
@@ -327,12 +328,12 @@ class _StageWatch:
         self._check(totals)
 
     def _check(self, totals: Totals) -> None:
-        if self.saturation is not None or self.failure:
+        if self.saturation is not None or self.failure is not None:
             return
         try:
             self._run.work.check()
         except RuntimeError as error:
-            self.failure = str(error)
+            self.failure = error
             self._run.end_stage()
             return
         sending = totals.at_s <= self._run.settings.duration and self._rate is not None

@@ -10,6 +10,7 @@ import orchestrate_kit as kit
 
 from ..base.stages import NodeLoad
 from ..judge.evaluation import StageResult, cut_short, headline
+from ..load.fleet import INVALID, LoadError
 from ..load.settings import Settings
 from ..peers.comparison import Comparison
 from .figures import figures
@@ -43,11 +44,13 @@ def publish(
     _write(output / LLMD, llmd_report(nodes, headline(results), settings))
 
 
-def verdict_line(results: Sequence[StageResult]) -> str:
-    """Why the run fails; empty = it does not."""
+def verdict(results: Sequence[StageResult]) -> LoadError | None:
+    """Why the run fails; None = it does not."""
     chosen = headline(results)
     reasons = chosen.reasons or tuple(filter(None, [cut_short(results)]))
-    return f"invalid: {'; '.join(reasons)}" if reasons else chosen.failure
+    if reasons:
+        return LoadError(f"invalid: {'; '.join(reasons)}", INVALID)
+    return LoadError(chosen.failure) if chosen.failure else None
 
 
 def _write(path: Path, document: object) -> None:

@@ -16,7 +16,12 @@ from orchestrator.adapters.suite.suite_folder import (
 )
 from orchestrator.adapters.web.runs.run_view import TONES
 from orchestrator.core.base.errors import OrchestrateError
-from orchestrator.core.suite.step_records import StepRecord, StepRecordKind
+from orchestrator.core.suite.step_records import (
+    StepOutcome,
+    StepRecord,
+    StepRecordKind,
+    after_record,
+)
 
 SHOWN_RUNS = 30
 OPEN = "not finished"
@@ -81,19 +86,17 @@ def _read(folder: SuiteFolder) -> SuiteListing:
 def latest_steps(records: Iterable[StepRecord]) -> tuple[SuiteStep, ...]:
     """How each step stands after its latest record, in the order in which they began."""
     latest: dict[str, StepRecord] = {}
-    began: dict[str, float] = {}
+    outcomes: dict[str, StepOutcome] = {}
     for record in records:
         latest[record.step] = record
-        if record.kind is StepRecordKind.STARTED:
-            began.setdefault(record.step, record.at)
+        before = outcomes.get(record.step) or StepOutcome(step=record.step, optional=False)
+        outcomes[record.step] = after_record(before, record)
     return tuple(
         SuiteStep(
             name=name,
             state=_state(record),
             run_id=record.run_id,
-            seconds=record.at - began[name]
-            if record.kind is StepRecordKind.FINISHED and name in began
-            else None,
+            seconds=outcomes[name].seconds,
             reason=record.reason,
         )
         for name, record in latest.items()
@@ -102,7 +105,7 @@ def latest_steps(records: Iterable[StepRecord]) -> tuple[SuiteStep, ...]:
 
 def _state(record: StepRecord) -> str:
     match record.kind:
-        case StepRecordKind.STARTED:
+        case StepRecordKind.STARTED | StepRecordKind.CONTINUED:
             return "begun"
         case StepRecordKind.FINISHED:
             return record.status or "failed"

@@ -119,9 +119,10 @@ def _diagnose_run(folder: RunFolder, result: Result | None, gathering: Gathering
     )
     from orchestrator.engine.support.replay import replay_journal
 
-    if (known := verdict_findings(result)) is not None:
+    request = read_request(folder)
+    if (known := verdict_findings(result, request)) is not None:
         return known
-    state = replay_journal(folder, read_request(folder)).state
+    state = replay_journal(folder, request).state
     return with_verdict(diagnose_run(folder, state, WHOLE, gathering), result)
 
 

@@ -116,12 +116,14 @@ def schema() -> None:
 @click.option("--only", multiple=True, metavar="STEP", help="Run this step alone. Repeatable.")
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @click.option(
-    "--resume", is_flag=True, help="Continue the latest run of this suite there; repeats nothing."
+    "--resume",
+    is_flag=True,
+    help="Continue the latest run of this suite there, or --run-id ID; repeats nothing.",
 )
 @click.option(
     "--archive-to", metavar="PATH|NODE:PATH", help="Move the archive there when it is verified."
 )
-@click.option("--run-id", metavar="ID", help="Instead of a generated one.")
+@click.option("--run-id", metavar="ID", help="Instead of a generated one; with --resume, that run.")
 @color_option
 @json_option
 def run_(**given: Any) -> int:
@@ -148,22 +150,21 @@ def run_(**given: Any) -> int:
 def publish(named: tuple[str, ...], out: str, prices: str, as_json: bool) -> None:
     """Write documents from archived runs of suites: efficiency baselines, known gaps, results.
 
-    Without names: from the latest archive of each suite on each cluster. Every archive is verified
-    first, and every figure carries the id of its run.
+    Without names: of each suite on each cluster, every step from the latest archive in which it was
+    not left out. Every archive is verified first, and every figure carries the id of its run.
     """
     from pathlib import Path
 
     from orchestrator.adapters.catalog.catalog import Catalog
     from orchestrator.adapters.store.atomic_files import write_atomic
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.adapters.suite.archived_steps import find_archives, read_steps_of
+    from orchestrator.adapters.suite.archived_steps import gather_steps
     from orchestrator.adapters.suite.published import DOCUMENTS
     from orchestrator.cli.output import print_json
     from orchestrator.core.base.errors import UsageError
 
     electricity = Catalog.from_environment(os.environ).prices(prices).electricity
-    archives = find_archives(Layout.from_environment(os.environ), named)
-    steps = [step for path in archives for step in read_steps_of(path)]
+    steps = gather_steps(Layout.from_environment(os.environ), named)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)

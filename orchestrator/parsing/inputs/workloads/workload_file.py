@@ -105,6 +105,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         training=training,
         notice=entry.notice,
         begins_anew=entry.begins_anew,
+        failures=dict(entry.failures),
     )
 
 

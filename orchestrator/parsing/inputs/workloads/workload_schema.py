@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
+from orchestrator.core.verdict.last_words import FAILURE_ID
 from orchestrator.parsing.inputs.validation import Strict, describe_value
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -42,6 +43,12 @@ def _check_printable(text: str) -> str:
     return text
 
 
+def _check_failure_id(text: str) -> str:
+    if not FAILURE_ID.fullmatch(text):
+        raise ValueError(f"not an id of a failure, such as MY-MODEL-001: {text[:80]!r}")
+    return text
+
+
 def _check_inside(text: str) -> str:
     path = PurePosixPath(text)
     if not path.parts or path.is_absolute() or ".." in path.parts or text.startswith("-"):
@@ -55,6 +62,7 @@ Label = Annotated[str, AfterValidator(_check_label)]
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
 Module = Annotated[str, AfterValidator(_check_module)]
 InsidePath = Annotated[str, Field(max_length=4096), AfterValidator(_check_inside)]
+FailureId = Annotated[str, AfterValidator(_check_failure_id)]
 Help = Annotated[str, Field(max_length=2000), AfterValidator(_check_printable)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Left to right keeps 3 a whole number and true a truth value: the types are strict.
@@ -351,6 +359,11 @@ class WorkloadFile(Strict):
     begins_anew: bool = Field(
         default=False,
         description="Another attempt continues nothing of this one, such as a test of a load",
+    )
+    failures: dict[FailureId, Help] = Field(
+        default_factory=dict,
+        description="What to do about each failure that a rank may name in the last line that it "
+        "writes, `ID: what happened`",
     )
     ranks: RanksEntry = Field(default_factory=RanksEntry, description="How many ranks a node runs")
     requires: RequiresEntry = Field(

@@ -14,4 +14,4 @@ missing = [str(path) for path in paths if not path.exists()]
 kit.metric("median", median(n for p in paths if p.exists() for n in json.loads(p.read_text())))
 (kit.output_dir() / "read.txt").write_text(str(len(paths) - len(missing)))
 if missing:
-    sys.exit(f"{len(missing)} of {len(paths)} nodes have left no numbers")
+    sys.exit(f"POOL-NUMBERS-001: {len(missing)} of {len(paths)} nodes have left no numbers")
