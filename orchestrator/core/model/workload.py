@@ -193,7 +193,8 @@ class Workload:
     divided into, ``load`` who asks for it, ``training`` what is predicted of a step. ``combine``: a
     script in the folder that makes one result of several nodes' outputs, on the coordinator; empty
     = there is none. ``notice`` stands on everything that a run puts out. ``begins_anew``: another
-    attempt continues nothing.
+    attempt continues nothing. ``warnings``: what was found in a user's script that is told in plan
+    and result.
     """
 
     name: str
@@ -222,6 +223,7 @@ class Workload:
     training: TrainingSource | None = None
     notice: str = ""
     begins_anew: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @wire("Job")
