@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.adapters.catalog.project import open_script
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers.typed import typed_launcher, typed_warnings
+from orchestrator.core.launchers.typed import script_warnings, typed_launcher, typed_warnings
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec, SshEndpoint
 from orchestrator.parsing.inputs.workloads.command_line import (
     job_name,
@@ -134,6 +135,9 @@ def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
         ("bash -c 'torchrun t.py --lr 1'", "torchrun", "-- t.py --lr 1"),
         ("bash -lc '. env/bin/activate && A=1 exec torchrun t.py'", "torchrun", "-- t.py"),
         ("sh -c 'cd src; accelerate launch t.py'", "accelerate launch", "-- t.py"),
+        ("bash -c 'torchrun t.py 2>&1 | tee log'", "torchrun", "-- t.py"),
+        ("accelerate-launch t.py", "accelerate-launch", "-- t.py"),
+        ("nsys profile -o out torchrun t.py", "torchrun", "-- t.py"),
     ],
 )
 def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, instead: str) -> None:
@@ -168,13 +172,73 @@ def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["nohup python t.py", "env A=1 python3 -m x", "uv run python t.py"]
+    "command",
+    ["nohup python t.py", "env A=1 python3 -m x", "uv run python t.py", "nsys profile python t.py"],
 )
 def test_a_python_behind_a_prefix_is_warned_about(command: str) -> None:
     """It runs as it stands, so its ranks do not meet."""
     refuse_misunderstandings(command.split(), "auto")
     (warning,) = typed_warnings(command.split())
     assert "MASTER_ADDR" in warning
+
+
+SCRIPT = """\
+#!/bin/bash
+# torchrun old.py
+set -e; module load cuda
+if [ -n "$A" ]; then
+  {call}
+fi
+"""
+
+
+@pytest.mark.parametrize(
+    "call,told",
+    [
+        ("torchrun --nproc-per-node 8 t.py", "calls torchrun, --ranks-per-node 8 -- t.py"),
+        ("exec accelerate launch \\\n    t.py", "calls accelerate launch, -- t.py"),
+        ('"$PYTHON" -m torch.distributed.run t.py', "calls torchrun, -- t.py"),
+        ("time deepspeed t.py 2>&1 | tee log", "calls deepspeed, -- t.py"),
+        ("(cd src && mpirun -np 2 ./a.out)", "calls mpirun, -- SCRIPT ARGS..."),
+    ],
+)
+def test_a_launcher_in_a_script_of_the_shell_is_warned_about(call: str, told: str) -> None:
+    """With its line: several worlds of one would all succeed."""
+    (warning,) = script_warnings("run.sh", SCRIPT.replace("{call}", call))
+
+    name, instead = told.split(", ")
+    assert warning.startswith(f"run.sh:5 {name}")
+    assert warning.endswith(f"give {instead}")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "python t.py",
+        "echo torchrun t.py",
+        "torchrun --nnodes $N --node-rank $R --master-addr $HEAD t.py",
+        "deepspeed --hostfile hosts t.py",
+        "torchrun 'open",
+        "",
+    ],
+)
+def test_other_scripts_of_the_shell_are_not(call: str) -> None:
+    """Whoever names several nodes may know of them."""
+    assert list(script_warnings("run.sh", SCRIPT.replace("{call}", call))) == []
+
+
+@pytest.mark.parametrize("command", ["bash run.sh", "sh -x run.sh 1", "./run.sh", "./run"])
+def test_the_script_that_a_command_runs_is_read(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run.sh", "run"):
+        (tmp_path / name).write_text(SCRIPT.replace("{call}", "torchrun t.py"))
+        (tmp_path / name).chmod(0o755)
+
+    job = open_script(command.split(), cwd=tmp_path)
+
+    assert [warning.split()[1:3] for warning in job.workload.warnings] == [["calls", "torchrun,"]]
 
 
 @pytest.mark.parametrize(

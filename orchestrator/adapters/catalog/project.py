@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.sync.file_list import holds_home
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.launchers.typed import is_shell, script_warnings
 from orchestrator.core.model.workload import Job, Per
 
 if TYPE_CHECKING:
     from orchestrator.parsing.inputs.workloads.command_line import PythonCall
 
 _MAX_PARENTS = 64
+_MAX_SCRIPT = 64 << 10
+_SHEBANG = re.compile(r"#!.{0,60}\b(?:ba|da|k|z)?sh\b")
 
 
 def open_script(
@@ -46,9 +51,27 @@ def open_script(
             raise UsageError(what, id="run.script-outside", remedy="choose another --workdir")
         relative = script.relative_to(folder).as_posix()
     if call is None:
-        return script_job(words, folder=str(folder), script=relative, per=per, cpu=cpu)
+        job = script_job(words, folder=str(folder), script=relative, per=per, cpu=cpu)
+        told = tuple(_shell_script_warnings(words, cwd))
+        return replace(job, workload=replace(job.workload, warnings=told))
     root = _import_root(call, cwd.resolve(), folder)
     return python_job(call, folder=str(folder), script=relative, import_root=root, per=per, cpu=cpu)
+
+
+def _shell_script_warnings(words: Sequence[str], cwd: Path) -> Iterator[str]:
+    """What is said of the script of a shell that a command runs, if it lies here."""
+    of_shell = is_shell(words[0])
+    named = next((word for word in words[1:] if not word.startswith("-")), "")
+    word = named if of_shell else words[0]
+    if not word or "-c" in words[1:2]:
+        return
+    try:
+        with (cwd / word).open("rb") as file:
+            text = file.read(_MAX_SCRIPT).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return
+    if of_shell or word.endswith(".sh") or _SHEBANG.match(text):
+        yield from script_warnings(word, text)
 
 
 def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:

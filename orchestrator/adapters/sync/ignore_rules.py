@@ -29,6 +29,7 @@ _DEFAULTS = named_rules(
 _PRIVATE = named_rules(
     "default, private",
     ".ssh .gnupg .aws .azure .oci .kube .password-store .netrc _netrc .git-credentials .pgpass "
+    ".npmrc .vault_pass .vault_pass.txt .vault_password .databrickscfg .mylogin.cnf .comet.config "
     ".my.cnf .pypirc .s3cfg .boto .vault-token .terraformrc .dockercfg .bash_history "
     ".zsh_history .python_history id_rsa id_dsa id_ecdsa id_ecdsa_sk id_ed25519 id_ed25519_sk "
     "**/.docker/config.json **/.config/gcloud **/.config/gh **/.config/hub **/.config/rclone "

@@ -1,4 +1,4 @@
-"""Launchers that a user types in front of a script, as without orchestrate. Pure.
+"""Launchers that a user types in front of a script, or in one of the shell. Pure.
 
 Started as it stands on every node, each would make a world of its own there: several trainings that
 know nothing of each other, all of which succeed.
@@ -12,12 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from orchestrator.core.launchers.shell_lines import line_commands, script_commands
+
 PYTHON = re.compile(r"python(3(\.\d+)?)?\Z")
 # Command names; for those that are also used otherwise, the word that follows.
 LAUNCHERS: Mapping[str, str] = {
     "torchrun": "",
     "accelerate": "launch",
+    "accelerate-launch": "",
     "deepspeed": "",
+    "deepspeed.pt": "",
     "mpirun": "",
     "mpiexec": "",
     "mpiexec.hydra": "",
@@ -40,12 +44,19 @@ LAUNCHER_MODULES: Mapping[str, str] = {
 PREFIXES = frozenset(
     "chrt env exec ionice nice nohup numactl setsid stdbuf taskset time timeout".split()
 )
-ENVIRONMENTS = frozenset("conda hatch mamba micromamba pdm pipenv poetry rye uv".split())
+# Likewise, with the verb that makes them one: environments, profilers.
+PREFIX_VERBS: Mapping[str, str] = {
+    **dict.fromkeys("conda hatch mamba micromamba pdm pipenv poetry rye uv".split(), "run"),
+    "nsys": "profile",
+    "py-spy": "record",
+}
 SHELLS = frozenset("bash dash ksh sh zsh".split())
 SHELL_LINE = re.compile(r"-[a-z]*c\Z")
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 PER_NODE = frozenset({"--nproc-per-node", "--nproc_per_node", "--num_gpus"})
 MODULE_FLAGS = frozenset({"-m", "--module"})
+# Whoever says these means several nodes, and may know what runs on them.
+OF_SEVERAL_NODES = ("--nnodes", "--rdzv", "--node", "--num_machines", "--machine", "--host")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +82,7 @@ def typed_launcher(words: Sequence[str]) -> TypedLauncher | None:
     if not command:
         return None
     name, rest = PurePosixPath(command[0]).name, command[1:]
-    if PYTHON.match(name):
+    if PYTHON.match(name) or name.startswith("$"):
         called = _launcher_module(rest)
         return None if called is None else _described(*called)
     if name not in LAUNCHERS:
@@ -80,6 +91,11 @@ def typed_launcher(words: Sequence[str]) -> TypedLauncher | None:
     if not verb:
         return _described(name, rest)
     return _described(f"{name} {verb}", rest[1:]) if rest[:1] == [verb] else None
+
+
+def is_shell(word: str) -> bool:
+    """Whether a command is a shell."""
+    return PurePosixPath(word).name in SHELLS
 
 
 def typed_python(words: Sequence[str]) -> bool:
@@ -103,32 +119,40 @@ def typed_warnings(words: Sequence[str]) -> Iterator[str]:
         )
 
 
+def script_warnings(name: str, text: str) -> Iterator[str]:
+    """The same of a script of the shell: the first launcher that it calls, with its line."""
+    for line, words in script_commands(text):
+        launcher = typed_launcher(words)
+        if launcher is None or any(word.startswith(OF_SEVERAL_NODES) for word in words):
+            continue
+        yield (
+            f"{name}:{line} calls {launcher.name}, which starts a world of its own on every node: "
+            f"to have one over all of them, give {launcher.instead}"
+        )
+        return
+
+
 def _without_prefix(words: Sequence[str]) -> Iterator[str]:
     """The words from the command on that prefixes such as ``env A=1`` or ``uv run`` start."""
     rest = list(words)
     while rest:
         name = PurePosixPath(rest[0]).name
-        if name in ENVIRONMENTS and "run" in rest[1:2]:
+        if rest[1:2] == [PREFIX_VERBS.get(name)]:
             rest = _after_options(rest[2:])
         elif name in PREFIXES:
             rest = _after_options(rest[1:])
         elif name in SHELLS and len(rest) > 2 and SHELL_LINE.match(rest[1]):
-            rest = _after_options(_last_command(rest[2]))
+            rest = _after_options(_main_command(rest[2]))
         else:
             break
     yield from rest
 
 
-def _last_command(line: str) -> list[str]:
-    """The words of a shell's line behind its last ``;`` or ``&&``; none if quotes are open."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
-    try:
-        words = list(lexer)
-    except ValueError:
-        return []
-    ends = [at for at, word in enumerate(words) if set(word) <= set(";&|")]
-    return words[ends[-1] + 1 :] if ends else words
+def _main_command(line: str) -> list[str]:
+    """The words of a shell's line that say what it is: of a launcher, else of its last command."""
+    commands = line_commands(line)
+    launchers = (words for words in commands if typed_launcher(words) is not None)
+    return next(launchers, [[], *commands][-1])
 
 
 def _after_options(words: list[str]) -> list[str]:

@@ -194,7 +194,7 @@ class Workload:
     script in the folder that makes one result of several nodes' outputs, on the coordinator; empty
     = there is none. ``notice`` stands on everything that a run puts out. ``begins_anew``: another
     attempt continues nothing. ``failures``: what to do about each that a rank may name in its last
-    line, by id.
+    line, by id. ``warnings``: what was found in a user's script that is told in plan and result.
     """
 
     name: str
@@ -224,6 +224,7 @@ class Workload:
     notice: str = ""
     begins_anew: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @wire("Job")

@@ -107,6 +107,7 @@ def make_plan(
 
 def _habit_texts(world: PlannedWorld, shares: Sequence[NodePlan]) -> Iterator[str]:
     yield from typed.typed_warnings(world.request.job.workload.program)
+    yield from world.request.job.workload.warnings
     nodes = [(p.spec, world.findings[p.spec.name].facts, p.gpus) for p in world.places]
     yield from devices.device_warnings(nodes, world.request.env)
     facts = {name: finding.facts for name, finding in world.findings.items()}

@@ -48,6 +48,8 @@ EVERYWHERE = pytest.mark.parametrize("make", [write_tree, untracked])
         ".docker/config.json",
         ".cache/huggingface/token",
         "deploy/id_ed25519",
+        ".npmrc",
+        "ansible/.vault_pass",
         ".git-credentials",
         ".bash_history",
     ],
