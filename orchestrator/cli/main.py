@@ -56,6 +56,7 @@ VERBS = (
     Verb("plan", "plan", _JOBS, "Show exactly what a run would do."),
     Verb("exec", "exec", _JOBS, "Run one command on every node.", attribute="exec_"),
     Verb("sync", "sync", _JOBS, "Bring your project to every node."),
+    Verb("export", "export", _JOBS, "Write a job as manifests for Kubernetes."),
     Verb("probe", "probe", _MACHINES, "Show what the machines have."),
     Verb("doctor", "doctor", _MACHINES, "Check the machines."),
     Verb("explain", "explain", _MACHINES, "Show where the ranks' environment came from."),

@@ -58,6 +58,7 @@ class Launcher:
     ``isolates_ranks``: they know of no others, not even on their own node.
     ``needs_world``: it cannot start ranks without making a world of them.
     ``binds_ranks``: they start in our shim, which binds them to processors.
+    ``knows_addresses``: its processes are given those of all nodes, which must be known by then.
     ``modules``: what the ranks' interpreter must import for it, whatever the workload needs.
     ``requirement``: what brings them into an environment that is built for the ranks.
     ``options``: of the command line, for it alone. ``errors``: by the ids that its processes write.
@@ -70,6 +71,7 @@ class Launcher:
     isolates_ranks: bool = False
     needs_world: bool = False
     binds_ranks: bool = False
+    knows_addresses: bool = False
     modules: tuple[str, ...] = ()
     requirement: str = ""
     options: tuple[LauncherOption, ...] = ()

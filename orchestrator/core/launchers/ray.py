@@ -134,6 +134,7 @@ RAY = Launcher(
     processes=plan_ray,
     ranks_meet=True,
     binds_ranks=True,
+    knows_addresses=True,
     modules=("ray",),
     requirement="ray==2.60.0",  # pyproject.toml has the same build
     options=(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import time
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ from orchestrator.node_agent.attempt.locks import (
 )
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, BUSY, AgentFault
+from orchestrator.node_agent.base.login import user_name
 from orchestrator.node_agent.base.node_layout import NodeLayout, RunLayout, check_name
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import read_field
@@ -55,20 +55,13 @@ def describe_holder(run: RunLayout, request: Request) -> dict[str, Any]:
     return {
         "run": request["run"],
         "node": request["node"],
-        "user": _user(),
+        "user": user_name(),
         "since": time.time(),
         "coordinator": "".join(c for c in coordinator if c.isprintable())[:200],
         "share": run.root,
         "boot_id": boot_id(),
         **holder_record("agent"),
     }
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 class Reservation:

@@ -108,13 +108,16 @@ def _receive(stream: "object", digest: str, agents: str, target: str) -> None:
     if len(data) != size:
         raise EOFError("the input ended early")
     if not os.path.isdir(target):
-        _unpack(bytes(data), digest, agents, target)
+        unpack_package(bytes(data), digest, agents, target)
     else:
         private_directory(target)
 
 
-def _unpack(data: bytes, digest: str, agents: str, target: str) -> None:
-    """Files first, then one rename: a directory under its final name is complete."""
+def unpack_package(data: bytes, digest: str, agents: str, target: str) -> None:
+    """Files first, then one rename: a directory under its final name is complete.
+
+    Raises ``ValueError`` for a package that is not ``digest``'s, or has other files.
+    """
     import hashlib
     import io
     import re

@@ -21,12 +21,20 @@ INHERITED = frozenset(
 INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
 
 
+def user_name() -> str:
+    """The user's, or the number of one that has no name here, as in many containers."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def expand_path(path: str) -> str:
     """``path`` with ``~``, ``$NAME`` and ``${NAME}`` replaced by what they are on this node.
 
     Raises :class:`AgentFault` for a variable that is not set or empty.
     """
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = user_name()
     known = {"USER": user, "LOGNAME": user, "HOME": os.path.expanduser("~"), **os.environ}
 
     def value(found: Match[str]) -> str:

@@ -177,11 +177,15 @@ class NodeLayout:
             layout = cls(resolve_workdir(workdir))
         except UnsafeDirectory as error:
             raise AgentFault(UNSAFE, str(error)) from error
-        for path in (layout.root, layout.agents, layout.snapshots):
-            private_folder(path)
-        for path in (layout.environments, layout.locks, layout.runs):
-            private_folder(path)
+        layout.create()
         return layout
+
+    def create(self) -> None:
+        """Create the folders, or check that they are ours. Raises :class:`AgentFault`."""
+        for path in (self.root, self.agents, self.snapshots):
+            private_folder(path)
+        for path in (self.environments, self.locks, self.runs):
+            private_folder(path)
 
     def snapshot(self, digest: object) -> str:
         return os.path.join(self.snapshots, check_name(digest, "digest", DIGEST))

@@ -1,7 +1,7 @@
 """Who may give this node to an attempt: every scheduler that the node's agent can ask.
 
-One has a folder of its own beside this one. Its ``*_tools`` module answers what the coordinator
-asks of the node, its ``*_jobs`` module ends what an attempt holds.
+One has a row here and a folder of its own beside this one. The question about a node, and the file
+of an attempt that records a job, go by the scheduler's name.
 """
 
 from __future__ import annotations
@@ -15,19 +15,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+
+class NodeScheduler:
+    """``tools``: the module whose ``describe_node`` answers what the coordinator asks of this node;
+    ``jobs``: the one whose ``release_job`` ends what an attempt holds. ``variables``: where the
+    scheduler's own commands look for their settings.
+    """
+
+    def __init__(self, tools: str, jobs: str, variables: tuple[str, ...] = ()) -> None:
+        self.tools = tools
+        self.jobs = jobs
+        self.variables = variables
+
+
+SCHEDULERS = {"slurm": NodeScheduler("slurm.slurm_tools", "slurm.slurm_jobs", ("SLURM_CONF",))}
 # The operation that asks about this node: the module and the function that answer.
-QUESTIONS = {"slurm": ("slurm.slurm_tools", "describe_node")}
-# The file of an attempt that records a job, and the module whose `release_job` ends that.
-RECORDS = {"slurm.json": "slurm.slurm_jobs"}
-# Where a scheduler's own commands look for their settings.
-VARIABLES = frozenset({"SLURM_CONF"})
+QUESTIONS = {name: (each.tools, "describe_node") for name, each in SCHEDULERS.items()}
+VARIABLES = frozenset(name for each in SCHEDULERS.values() for name in each.variables)
+
+
+def job_record(attempt: AttemptLayout, scheduler: str) -> str:
+    """Where an attempt records what it asked ``scheduler`` for."""
+    return os.path.join(attempt.root, scheduler + ".json")
 
 
 def release_jobs(attempt: AttemptLayout) -> list[dict[str, object]]:
     """End what the attempt asked schedulers for; what is still there, as survivors are told."""
     left: list[dict[str, object]] = []
-    for record, module in RECORDS.items():
-        if os.path.exists(os.path.join(attempt.root, record)):
-            jobs: Any = importlib.import_module("orchestrator.node_agent." + module)
+    for name, scheduler in SCHEDULERS.items():
+        if os.path.exists(job_record(attempt, name)):
+            jobs: Any = importlib.import_module("orchestrator.node_agent." + scheduler.jobs)
             left += jobs.release_job(attempt)
     return left

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
+from orchestrator.node_agent.base.schedulers import job_record
 from orchestrator.node_agent.slurm.slurm_tools import SlurmError, ask
 
 RELEASE_S = 10.0
@@ -18,12 +19,7 @@ RUNNING, ENDING = "R", "CG"  # of the latter only the epilogue is left
 COMPLETING = "COMPLETING"  # until then it hides how
 NO_JOB = "Invalid job id"
 DURATION = re.compile(r"(?:(\d{1,5})-)?(?:(?:(\d{1,2}):)?(\d{1,3}):)?(\d{1,2})")
-RECORD = "slurm.json"  # as node_agent/base/schedulers.py has it
-
-
-def path_of(attempt: AttemptLayout) -> str:
-    """Where an attempt records what it asked Slurm for."""
-    return os.path.join(attempt.root, RECORD)
+SLURM = "slurm"  # as base/schedulers.py calls it
 
 
 class SlurmJobRecord:
@@ -40,7 +36,7 @@ class SlurmJobRecord:
     @classmethod
     def recorded(cls, attempt: AttemptLayout) -> SlurmJobRecord | None:
         try:
-            with open(path_of(attempt)) as file:
+            with open(job_record(attempt, SLURM)) as file:
                 told = json.loads(file.read(4096))
             return cls(attempt, str(told["name"]), str(told["within"]))
         except (OSError, ValueError, KeyError, TypeError):
@@ -48,12 +44,12 @@ class SlurmJobRecord:
 
     def record(self) -> None:
         told = {"name": self.name, "within": self.within}
-        write_atomically(path_of(self.attempt), json.dumps(told).encode())
+        write_atomically(job_record(self.attempt, SLURM), json.dumps(told).encode())
 
     def forget(self) -> None:
         """Slurm has nothing of it any more."""
         with suppress(OSError):
-            os.unlink(path_of(self.attempt))
+            os.unlink(job_record(self.attempt, SLURM))
 
     def found(self) -> list[tuple[str, str, str]]:
         """(id, state, reason) of what Slurm still has. Raises :class:`SlurmError`."""

@@ -1,0 +1,1 @@
+"""A job for Kubernetes: what its ConfigMaps hold, and its manifests as files."""
