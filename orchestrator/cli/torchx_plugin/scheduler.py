@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -149,7 +149,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
             nodes = pick_nodes(self._facts(order), order)
         except Unsupported as what:
             raise Refused(str(what)) from None
-        done = self._command(order.arguments(fold_nodeset(nodes)), folder=order.workdir)
+        done = _command(self._layout, order.arguments(fold_nodeset(nodes)), folder=order.workdir)
         if done.returncode:
             _fail(f"orchestrate run ended with exit code {done.returncode}; its reason is above")
         return order.run_id
@@ -158,7 +158,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         """What each node that may be taken has, in the order of the inventory."""
         words = ["probe", "--json", "--cluster", order.cluster]
         words += ["--nodes", order.nodes] if order.nodes else []
-        done = self._command(words, folder=order.workdir, limit_s=PROBE_S)
+        done = _command(self._layout, words, folder=order.workdir, limit_s=PROBE_S)
         records = [json.loads(line) for line in done.stdout.splitlines()]
         facts = {r["node"]: r.get("facts") for r in records if r.get("type") == "node"}
         if not facts:
@@ -193,7 +193,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
 
     def _cancel_existing(self, app_id: str) -> None:
         """Returns when every node is clean."""
-        done = self._command(["stop", app_id], limit_s=STOP_S)
+        done = _command(self._layout, ["stop", app_id], limit_s=STOP_S)
         if done.returncode:
             _fail(f"orchestrate stop ended with exit code {done.returncode}; its reason is above")
 
@@ -218,20 +218,24 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         stream = STREAMS.get(streams) if streams is not None else None
         return app_runs.log_lines(folder, k, stream, regex, follow=should_tail)
 
-    def _command(
-        self, words: list[str], *, folder: str = ".", limit_s: float | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """A command of ours to its end; what it says to people is seen by those of TorchX."""
+
+def _command(
+    layout: Layout, words: Sequence[str], *, folder: str = ".", limit_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command of ours to its end; what it says to people is seen by those of TorchX."""
+    try:
         return subprocess.run(
             own_command(words),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            env=own_environment(self._layout),
+            env=own_environment(layout),
             cwd=folder,
             text=True,
             timeout=limit_s,
             check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"orchestrate {words[0]} did not end within {limit_s:g} s") from None
 
 
 def _refuse_image(role: Role) -> None:
