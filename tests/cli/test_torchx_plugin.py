@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torchx import specs
-from torchx.components import dist, utils
 
 from orchestrator.cli.torchx_plugin import create_scheduler, translate
 from orchestrator.cli.torchx_plugin.translate import Needs, RunOrder, Unsupported
+
+specs = pytest.importorskip("torchx.specs", reason="torchx is not installed")
+dist = pytest.importorskip("torchx.components.dist")
+utils = pytest.importorskip("torchx.components.utils")
 
 WORDS = st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"])), max_size=4)
 GPU_NODE = {"cpus": 64, "memory_bytes": 512_000_000_000, "gpus": [{}] * 8}

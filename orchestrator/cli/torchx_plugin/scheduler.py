@@ -48,11 +48,11 @@ STREAMS = {Stream.STDOUT: "out", Stream.STDERR: "err"}
 
 
 class Refused(InvalidRunConfigException):  # type: ignore[misc] # TorchX comes without types
-    """As TorchX's command line shows one: the text without a traceback."""
+    """As TorchX's command line shows one, without a traceback: 0.7.0 shows ``cfg_key`` alone."""
 
     def __init__(self, what: str) -> None:
         Exception.__init__(self, what)
-        self.cfg_key = ""
+        self.cfg_key = what
 
 
 class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # likewise

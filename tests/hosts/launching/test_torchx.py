@@ -17,6 +17,7 @@ from tests.hosts.processes import remains
 from tests.hosts.running import Desk, wait_until
 from tests.time_limits import scaled
 
+pytest.importorskip("torchx", reason="torchx is not installed")
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 
 PAIR = ("vh1", "vh2")
