@@ -67,6 +67,7 @@ VERBS = (
     Verb("diagnose", "diagnose", _RUNS, "Name the cause in logs."),
     Verb("attach", "existing_runs", _RUNS, "Follow a run that another process coordinates."),
     Verb("tunnel", "tunnel", _RUNS, "Print ssh tunnels to the inference servers of a run."),
+    Verb("ray", "ray", _RUNS, "Keep a Ray cluster up: up, status, down."),
     Verb("resume", "resume", _RUNS, "Continue a run."),
     Verb("stop", "existing_runs", _RUNS, "Stop a run and clean up behind it."),
     Verb("history", "history", _RUNS, "List past runs with their trend; export, import."),

@@ -23,8 +23,8 @@ FOLDERS = {
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
     "cli": "output masking outermost capture_option options past_runs load_cluster load_request "
-    "node_queries open_view coordinate stop_run detach log_options run_words nights suites "
-    "migrations commands main",
+    "node_queries open_view coordinate stop_run detach log_options run_words start_detached "
+    "ray_clusters torchx_plugin nights suites migrations commands main",
     "node_agent": "base process facts code slurm telemetry attempt hang rank_env kubernetes "
     "operations main oneshot_probe stage0",
 }

@@ -20,6 +20,7 @@ FOLDERS = {
     "mlperf": [],
     "moe": [],
     "quality": [],
+    "ray_cluster": [],
     "serve": [],
     "stress": [],
     "tp_check": [],

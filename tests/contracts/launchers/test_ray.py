@@ -5,12 +5,14 @@ A cluster takes long to start, so that each case is tried with one of the two, w
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -110,3 +112,31 @@ def test_a_cluster_that_asks_for_a_token_is_not_said_to_be_absent(tmp_path: Path
     refusal = f"the Ray cluster at {address} asks for a token, and none or a wrong one was given"
     assert said["right"] == "connected"
     assert said["none"] == said["wrong"] == f"RayUnauthorised {refusal}"
+
+
+# What node_agent/rank_env/ray_driver.py calls, and where Ray declares it.
+CALLED = [
+    ("_private/worker.py", "init"),
+    ("_private/worker.py", "shutdown"),
+    ("_private/worker.py", "get"),
+    ("_private/worker.py", "wait"),
+    ("_private/worker.py", "remote"),
+    ("_private/worker.py", "get_gpu_ids"),
+    ("_private/state.py", "nodes"),
+    ("util/placement_group.py", "placement_group"),
+    ("util/placement_group.py", "remove_placement_group"),
+    ("util/scheduling_strategies.py", "PlacementGroupSchedulingStrategy"),
+]
+
+
+@pytest.mark.parametrize("file, name", CALLED, ids=lambda value: value)
+def test_nothing_that_is_called_is_deprecated_in_this_ray(file: str, name: str) -> None:
+    """Ray marks its interfaces by decorators; read from its source, for importing it takes long."""
+    (package,) = find_spec("ray").submodule_search_locations
+    tree = ast.parse((Path(package) / file).read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    found = [n for n in tree.body if isinstance(n, kinds) and n.name == name]
+    marks = {ast.unparse(mark).partition("(")[0] for n in found for mark in n.decorator_list}
+
+    assert marks & {"PublicAPI", "DeveloperAPI"}, f"{name} is not where it was: {marks}"
+    assert "Deprecated" not in marks

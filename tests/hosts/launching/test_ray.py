@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.contracts.launchers.foreign_ray import HEAD, part, wait_for
 from tests.contracts.launchers.foreign_ray import look as look_at_ray
 from tests.hosts.processes import kill_rank, look, remains
 from tests.hosts.running import Desk
+from tests.time_limits import scaled
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 
@@ -38,6 +40,21 @@ TINY = (
     *("steps=4", "global_batch=4", "micro_batch=2", "sequence_length=192"),
     *("train_conversations=60", "eval_conversations=4", "max_new_tokens=4", "learning_rate=1e-3"),
 )
+
+OWN_PROGRAM = """
+import json, os, socket
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+ray.init(log_to_driver=False, configure_logging=False)
+
+@ray.remote(num_cpus=1)
+def where():
+    return socket.gethostname(), os.environ["COLOUR"], os.environ.get("RANK", "no rank")
+
+pins = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+places = ray.get([where.options(scheduling_strategy=pin).remote() for pin in pins], timeout=60)
+print(json.dumps(sorted(places)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +137,54 @@ def test_a_cluster_is_joined_and_left_as_it_was(
     assert "SIGKILL" in failure["cause"]
     assert not remains(hosts, job.run, PAIR)
     assert (look_at_ray(prefix, foreign), _of_ray(hosts)) == before
+
+
+def test_a_cluster_for_programs_of_ones_own_comes_and_goes(
+    desk: Desk, hosts: VirtualHosts, foreign: str
+) -> None:
+    """Beside somebody else's on the same nodes, which goes on; nobody enters without the token."""
+    prefix = partial(hosts.exec_argv, PAIR[0])
+    before = look_at_ray(prefix, foreign), _of_ray(hosts), _shared_memory(hosts)
+    own = ("--cluster", str(desk.cluster), *ON_PAIR)
+    small = ("--set", "object_store=80", "--set", "cpus=1", "--env", "COLOUR=red")
+    up = desk.command("ray", "up", *own, *small, "--json", within_s=150)
+    try:
+        assert up.returncode == 0, up.stderr
+        told = json.loads(up.stdout)
+        assert [(n["name"], n["joined"], n["cpus"]) for n in told["nodes"]] == [
+            (name, True, 1) for name in PAIR
+        ]
+        program = shlex.join(["python", "-c", OWN_PROGRAM])
+        line = f". {told['nodes'][0]['environment']} && {program}"
+        words = ("exec", "--cluster", str(desk.cluster), "--nodes", PAIR[0], "--")
+        done = desk.command(*words, "sh", "-c", line, within_s=90)
+        assert done.returncode == 0, done.stderr
+        seen = json.loads(done.stdout.splitlines()[-1])
+        assert seen == [[name, "red", "no rank"] for name in PAIR]
+
+        stranger = f"import ray; ray.init({told['address']!r}, log_to_driver=False)"
+        wrong = ("env", "RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN=wrong", sys.executable, "-c")
+        refused = hosts.exec(PAIR[0], [*wrong, stranger], timeout=scaled(60))
+        assert (refused.returncode, "InvalidAuthToken" in refused.stderr) == (1, True), refused
+
+        again = desk.command("ray", "up", *own)
+        assert (again.returncode, told["run_id"] in again.stderr) == (75, True), again.stderr
+        shown = desk.command("ray", "status")
+        assert shown.returncode == 0
+        assert told["address"] in shown.stdout
+    finally:
+        down = desk.command("ray", "down", *own, within_s=120)
+
+    assert down.returncode == 0, down.stderr
+    assert "nothing of it is left on any node" in down.stderr
+    assert not remains(hosts, told["run_id"], PAIR)
+    assert {name: _names(hosts, name, "/tmp/or-*") for name in PAIR} == {n: [] for n in PAIR}
+    assert (look_at_ray(prefix, foreign), _of_ray(hosts), _shared_memory(hosts)) == before
+    logs = desk.folder(told["run_id"]) / "artifacts" / PAIR[0]
+    assert list(logs.rglob("gcs_server*"))
+    assert desk.command("ray", "status").returncode == 1
+
+
+def _shared_memory(hosts: VirtualHosts) -> dict[str, list[str]]:
+    """The objects in it that have names."""
+    return {name: _names(hosts, name, "/dev/shm/*") for name in PAIR}

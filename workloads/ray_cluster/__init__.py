@@ -1,0 +1,1 @@
+"""A Ray cluster over all nodes, up until the run is stopped."""
