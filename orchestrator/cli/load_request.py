@@ -31,7 +31,7 @@ from orchestrator.cli.options import (
     parse_launcher,
 )
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.launchers import DIRECT
+from orchestrator.core.launchers.plain import DIRECT
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.load import LoadTerms
 from orchestrator.core.model.plan import Plan

@@ -85,9 +85,9 @@ def choose_launcher(
     variables: Iterable[str] = (),
     own_worlds: bool = False,
 ) -> tuple[str, str]:
-    """(launcher, why). ``for_scripts``: what ``auto`` takes for them. ``has_torch`` None = not known
-    yet. ``variables``: names of those that the user sets. ``own_worlds``: each node's
-    ranks meet among themselves alone.
+    """(launcher, why). ``for_scripts``: what ``auto`` takes for them. ``has_torch`` None = not
+    known yet. ``variables``: names of those that the user sets. ``own_worlds``: each node's ranks
+    meet among themselves alone.
     """
     known = known_launcher(requested)
     if known is not None:
