@@ -31,6 +31,7 @@ from orchestrator.cli.options import (
     parse_launcher,
 )
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.launchers.plain import DIRECT
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.load import LoadTerms
 from orchestrator.core.model.plan import Plan
@@ -67,6 +68,7 @@ def load_request(
         cluster=cluster,
         job=job,
         launcher=launcher,
+        script_launcher=DIRECT.name,
         launcher_options=passed,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
@@ -114,6 +116,7 @@ def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
         cluster=load_cluster(options.cluster, options.nodes),
         job=Job(workload=script),
         launcher=options.launcher,
+        script_launcher=DIRECT.name,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
         entry=ANY_SCRIPT,

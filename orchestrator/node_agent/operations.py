@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Result = Union[dict[str, Any], tuple[dict[str, Any], bytes]]
 
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+MAX_CHANGE_BYTES = 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 1024 * 1024
 MAX_BASES = 64
 MAX_WATCHES = 64
@@ -37,9 +38,15 @@ def _on_layout(module: str, name: str) -> Callable[[Call], Result]:
 def _offer(call: Call) -> Result:
     from orchestrator.node_agent.code.snapshot import offer_snapshot
 
+    digest = read_field(call.request, "digest", str)
+    base = read_field(call.request, "base", str, "")
+    if base:
+        from orchestrator.node_agent.code.snapshot_change import offer_change
+
+        return offer_change(call.layout, digest, base, call.body.read_all(MAX_CHANGE_BYTES))
     return offer_snapshot(
         call.layout,
-        read_field(call.request, "digest", str),
+        digest,
         call.body.read_all(MAX_MANIFEST_BYTES),
         bases=read_strings(call.request, "bases", MAX_BASES, []),
         check=read_field(call.request, "check", bool, False),

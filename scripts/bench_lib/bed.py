@@ -81,6 +81,7 @@ def make_bed(count: int, python: str, share: Sequence[str] = ()) -> Iterator[Bed
             work = folder / "work"
             work.mkdir()
             env = {"ORCHESTRATE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+            env["PYTHONDONTWRITEBYTECODE"] = ""  # nobody compiles every module each time
             yield Bed(folder=work, hosts=hosts, python=python, count=count, env=env)
         finally:
             hosts.down()

@@ -21,7 +21,7 @@ from .rounds import Case, Contender, Scenario, say
 from .stats import Quantity, Sample, Target
 
 OURS, FLOOR, DEEPSPEED = "orchestrate run", "ssh + torchrun", "deepspeed over pdsh"
-DIRECT = "orchestrate run --launcher direct"
+TORCHRUN, BARE = "orchestrate run --launcher torchrun", "ssh + python"
 LIMIT_S = 300.0
 PIP_S = 600.0
 DEEPSPEED_PACKAGES = ("setuptools", "wheel", "deepspeed==0.19.8")
@@ -38,8 +38,9 @@ NOTE = (
     "The ranks print one line and import nothing heavy; the same interpreter and torch for all. "
     "Wall time ends with the first line of the last rank, CPU time with the command. The floor is "
     "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
-    "checks, syncs, launches and collects; with `--launcher direct` it starts the ranks itself, "
-    "without torchrun between. "
+    "checks, syncs, launches and collects; with `--launcher torchrun` it has torchrun start the "
+    "ranks. `ssh + python` is a loop over `ssh HOST python` with the ranks' variables, one process "
+    "for each rank: no launcher at all. "
     "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "
     "pays for importing torch there is not paid side by side as it would be on real nodes."
 )
@@ -70,6 +71,22 @@ class _Job:
         return [
             Command(argv=[*self.bed.ssh(), name, shlex.join(self._torchrun(rank) + rest)])
             for rank, name in enumerate(names)
+        ]
+
+    def bare(self) -> list[Command]:
+        """A rank each by `ssh` alone: it has its variables, and nobody looks after it."""
+        size = self.hosts * self.ranks
+        ssh, names = self.bed.ssh(), self.bed.names(self.hosts)
+        program = shlex.join([self.bed.python, SCRIPT])
+        return [
+            Command(
+                argv=[
+                    *ssh,
+                    names[rank // self.ranks],
+                    f"RANK={rank} WORLD_SIZE={size} {program}",
+                ]
+            )
+            for rank in range(size)
         ]
 
     def _torchrun(self, node_rank: int) -> list[str]:
@@ -110,7 +127,7 @@ def launch(bed: Bed, venv: Path) -> Scenario:
         targets=[
             Target(case=name, quantity=Quantity.WALL, against=against, limit=limit)
             for name in names
-            for against, limit in ((FLOOR, 1.25), (DEEPSPEED, 0.65))
+            for against, limit in ((BARE, 1.1), (FLOOR, 1.25), (DEEPSPEED, 0.45))
         ],
         note=NOTE,
         profile=jobs[-1].ours()[0],
@@ -125,7 +142,8 @@ def _case(job: _Job) -> Case:
     expected = Expected(pattern=LINE, count=job.hosts * job.ranks)
     ways: dict[str, Callable[[], list[Command]]] = {
         OURS: job.ours,
-        DIRECT: partial(job.ours, "--launcher", "direct"),
+        TORCHRUN: partial(job.ours, "--launcher", "torchrun"),
+        BARE: job.bare,
         FLOOR: job.floor,
         DEEPSPEED: job.deepspeed,
     }

@@ -10,10 +10,10 @@ import contextvars
 import random
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.adapters.sync.pack import PackPart
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -223,17 +223,20 @@ class FakeSnapshot:
     digest = CODE
     bases: tuple[str, ...] = ()
     packed_manifest = zlib.compress(b"manifest")
-    contents = 1
 
     @property
-    def manifest(self) -> FakeSnapshot:
-        return self
+    def contents(self) -> FakeContents:
+        return FakeContents()
 
-    def blobs(self) -> dict[str, int]:
-        return {"d1": 5}
+
+class FakeContents:
+    """The file's content, and the pack of it."""
+
+    blobs: ClassVar[Mapping[str, int]] = {"d1": 5}
+    contents = 1
 
     @asynccontextmanager
-    async def pack(self, missing: bytes) -> AsyncIterator[FakeSnapshot]:
+    async def pack(self, missing: bytes) -> AsyncIterator[FakeContents]:
         assert missing == b"\x01"
         yield self
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
+import threading
 import time
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from orchestrator.adapters.sync.digest_index import MAX_BASES, TreeIndex
+from orchestrator.adapters.sync.digest_index import MAX_BASES, KeptManifests, TreeIndex
+from orchestrator.adapters.sync.file_digests import digests_of_files, files_changed_error
 from orchestrator.adapters.sync.file_list import FileList, list_file, list_tree
-from orchestrator.adapters.sync.file_stats import MODE, SIZE, WIDTH
+from orchestrator.adapters.sync.file_stats import MODE, SIZE, WIDTH, differing_rows
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
-from orchestrator.adapters.sync.pack import Pack
+from orchestrator.adapters.sync.pack import Contents
 from orchestrator.adapters.sync.skip_report import Skipped
-from orchestrator.core.base.errors import PreflightError, UsageError
+from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.manifest import (
     DIGEST_BYTES,
     KIT_FOLDER,
@@ -34,10 +34,9 @@ from orchestrator.core.base.manifest import (
     folders_of,
     target_fault,
 )
+from orchestrator.core.base.manifest_change import change_between, replace_entry
 
-BUFFER_BYTES = 1024 * 1024
-HASH_THREADS = 4
-HASH_BATCH = 256
+MAX_EDITED = 64
 MAX_NAMED = 5
 _NONE = bytes(DIGEST_BYTES)
 
@@ -54,6 +53,15 @@ class TreePart:
     place: str = ""
     own: Path | None = None
     needed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedChange:
+    """What turns the snapshot ``base`` into another one: as it travels, and its contents."""
+
+    base: str
+    packed: bytes
+    contents: Contents
 
 
 def workload_parts(
@@ -86,7 +94,12 @@ class Snapshot:
     """
 
     def __init__(
-        self, listing: _Listing, digest: str, digests: bytes, bases: Sequence[str]
+        self,
+        listing: _Listing,
+        digest: str,
+        digests: bytes,
+        bases: Sequence[str],
+        kept: KeptManifests | None = None,
     ) -> None:
         self.digest = digest
         self.bases = tuple(bases)
@@ -97,7 +110,9 @@ class Snapshot:
         self.left_out = {p: rule for part in listing.parts for p, rule in part.left_out.items()}
         self._listing = listing
         self._digests = digests
-        self._packs: dict[bytes, Pack] = {}
+        self._kept = kept
+        self._changes: dict[str, OfferedChange | None] = {}
+        self._once = threading.RLock()  # what all nodes ask for is worked out for the first
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -114,22 +129,41 @@ class Snapshot:
 
     @cached_property
     def packed_manifest(self) -> bytes:
-        return zlib.compress(self.manifest.encode(), 1)
+        with self._once:
+            return zlib.compress(self.manifest.encode(), 1)
 
     @cached_property
-    def sources(self) -> Mapping[str, Path]:
-        """A file here for every content."""
+    def contents(self) -> Contents:
+        """All of its contents."""
         size = 2 * DIGEST_BYTES
         digests = self._digests.hex()
         names = enumerate(self._listing.names())
-        return {digests[i * size : (i + 1) * size]: folder / name for i, (folder, name) in names}
+        sources = {digests[i * size : (i + 1) * size]: folder / name for i, (folder, name) in names}
+        return Contents(self.manifest.blobs(), sources)
 
-    def pack(self, missing: bytes) -> Pack:
-        """The contents in the bitmap ``missing``, read and compressed once for all nodes."""
-        pack = self._packs.get(missing)
-        if pack is None or pack.closed:
-            pack = self._packs[missing] = Pack(self.manifest.blobs(), self.sources, missing)
-        return pack
+    def change_from(self, base: str) -> OfferedChange | None:
+        """What turns the snapshot ``base`` into this one; None if that is much, or not known here.
+
+        Only for code that runs in a copy of its own: see the agent's ``shared_folders.py``.
+        """
+        with self._once:
+            if base not in self._changes:
+                self._changes[base] = self._find_change(base)
+            return self._changes[base]
+
+    def _find_change(self, base: str) -> OfferedChange | None:
+        if self._kept is None or base not in self.bases:
+            return None
+        old, new = self._kept.manifest(base), self._kept.manifest(self.digest)
+        change = change_between(old, new) if old and new else None
+        if change is None:
+            return None
+        manifest = change.manifest
+        places = {path: at for at, path in enumerate(self._listing.paths)}
+        names = list(self._listing.names())
+        sources = {e.digest: Path(*names[places[e.path]]) for e in manifest.files()}
+        packed = zlib.compress(change.encode(), 1)
+        return OfferedChange(base, packed, Contents(manifest.blobs(), sources))
 
 
 def take_snapshot(parts: Sequence[TreePart], cache: Path) -> Snapshot:
@@ -140,31 +174,54 @@ def take_snapshot(parts: Sequence[TreePart], cache: Path) -> Snapshot:
     """
     listing = _Listing.of(parts)
     location = cache / f"{_tree_identity(parts)}.index"
+    copied = any(not part.place for part in parts)  # a project
+    kept = KeptManifests(location)
     index = TreeIndex.load(location)
     if index is not None and index.matches(listing.paths, listing.stats):
-        return Snapshot(listing, index.snapshot, index.digests, index.bases)
+        bases, digests = index.bases, index.digests
+        return Snapshot(listing, index.snapshot, digests, bases, kept if copied else None)
     began_ns = time.time_ns()
-    digests = _read_digests(listing, index)
-    manifest = _make_manifest(listing, digests)
-    digest = digest_of(manifest.encode())
+    digests, manifest = _edited(listing, index, kept) or _read(listing, index)
+    digest = digest_of(manifest)
     bases = _base_digests(index, digest)
     new = TreeIndex(
         paths=listing.paths, stats=listing.stats, digests=digests, snapshot=digest, bases=bases
     )
     with suppress(OSError):  # without the index the next sync reads all files again, no more
         new.save(location, began_ns=began_ns)
-    return Snapshot(listing, digest, digests, bases)
+        kept.keep(manifest)
+    return Snapshot(listing, digest, digests, bases, kept if copied else None)
 
 
-def files_changed_error(where: object) -> PreflightError:
-    """The files are not those that the snapshot was taken of."""
-    return PreflightError(
-        "the file changed while it was synced",
-        id="OR-SYNC-003",
-        where=where,
-        why="a run must use one state of the code on all nodes",
-        remedy=f"run the command again, or list the file in {IGNORE_FILE} if it keeps changing",
-    )
+def _edited(
+    listing: _Listing, index: TreeIndex | None, kept: KeptManifests
+) -> tuple[bytes, bytes] | None:
+    """(digests, manifest) where a few known files have another content: the rest is as it was."""
+    if index is None or index.paths != listing.paths:
+        return None
+    rows = differing_rows(index.stats, listing.stats)
+    modes, sizes = listing.stats[MODE::WIDTH], listing.stats[SIZE::WIDTH]
+    manifest = kept.manifest(index.snapshot)
+    if not manifest or len(rows) > MAX_EDITED or any(stat.S_ISLNK(modes[i]) for i in rows):
+        return None
+    names = list(listing.names())
+    work = [("/".join(map(str, names[i])), sizes[i]) for i in rows]
+    digests = bytearray(index.digests)
+    try:
+        for i, digest in zip(rows, digests_of_files(work), strict=True):
+            digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES] = digest
+            executable = bool(modes[i] & stat.S_IXUSR)
+            entry = FileEntry(listing.paths[i], sizes[i], executable, digest.hex())
+            manifest = replace_entry(manifest, entry)
+    except ValueError:
+        return None
+    return bytes(digests), manifest
+
+
+def _read(listing: _Listing, index: TreeIndex | None) -> tuple[bytes, bytes]:
+    """(digests, manifest) of the whole."""
+    digests = _read_digests(listing, index)
+    return digests, _make_manifest(listing, digests).encode()
 
 
 class _Listing:
@@ -224,54 +281,9 @@ def _read_digests(listing: _Listing, index: TreeIndex | None) -> bytes:
         sources = [f"{folder}/{name}" for folder, name in listing.names()]
         sizes = listing.stats[SIZE::WIDTH]
         work = [(sources[i], sizes[i]) for i in unread]
-        for i, digest in zip(unread, _read_all(work), strict=True):
+        for i, digest in zip(unread, digests_of_files(work), strict=True):
             found[i] = digest
     return b"".join(digest or _NONE for digest in found)
-
-
-def _read_all(work: list[tuple[str, int]]) -> Iterator[bytes]:
-    batches = [work[i : i + HASH_BATCH] for i in range(0, len(work), HASH_BATCH)]
-    if len(batches) == 1:
-        yield from _read_batch(batches[0])
-        return
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        for digests in pool.map(_read_batch, batches):
-            yield from digests
-
-
-def _read_batch(batch: list[tuple[str, int]]) -> list[bytes]:
-    return [digest_of_file(path, size) for path, size in batch]
-
-
-def digest_of_file(path: str, size: int) -> bytes:
-    """The digest of the first ``size`` bytes, so that a file that only grows may travel.
-
-    Raises ``UsageError`` if it cannot be read, ``PreflightError`` if it is shorter.
-    """
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    left = size
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            while left:
-                data = os.read(fd, min(left, BUFFER_BYTES))
-                if not data:
-                    raise files_changed_error(path)
-                digest.update(data)
-                left -= len(data)
-        finally:
-            os.close(fd)
-    except FileNotFoundError as error:
-        raise files_changed_error(path) from error
-    except OSError as error:
-        raise UsageError(
-            "the file cannot be read",
-            id="OR-SYNC-002",
-            where=path,
-            why=error.strerror or str(error),
-            remedy=f"make it readable, or list it in {IGNORE_FILE}",
-        ) from error
-    return digest.digest()
 
 
 def _make_manifest(listing: _Listing, digests: bytes) -> Manifest:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import zlib
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.sync.file_stats import CTIME, MTIME, WIDTH
-from orchestrator.core.base.manifest import DIGEST_BYTES, is_digest
+from orchestrator.core.base.manifest import DIGEST_BYTES, digest_of, is_digest
 
 VERSION = 1
 MAX_BASES = 4
 MAX_TREES = 64
+MANIFEST, BEFORE = ".manifest", ".before"
 # Times that are not whole microseconds come from a clock with ticks of at most 10 ms; others may
 # be as coarse as FAT's two seconds.
 FINE_TICK_NS = 50_000_000
@@ -106,6 +108,31 @@ class TreeIndex:
         }
 
 
+class KeptManifests:
+    """The manifest of the snapshot that an index is of, and the one before: beside the index."""
+
+    def __init__(self, index: Path) -> None:
+        self._last = index.with_suffix(MANIFEST)
+        self._before = index.with_suffix(BEFORE)
+
+    def manifest(self, digest: str) -> bytes:
+        """The encoded manifest of that digest; empty if it is not kept."""
+        for path in (self._last, self._before):
+            with suppress(OSError):
+                data = path.read_bytes()
+                if digest_of(data) == digest:
+                    return data
+        return b""
+
+    def keep(self, manifest: bytes) -> None:
+        """Raises ``OSError``."""
+        with suppress(FileNotFoundError):
+            if digest_of(manifest) == digest_of(self._last.read_bytes()):
+                return
+            self._last.replace(self._before)
+        write_atomic(self._last, manifest)
+
+
 def without_racy(stats: array[int], began_ns: int) -> array[int]:
     """``stats`` with the rows of files blanked that changed just before reading began."""
     kept = array("q", stats)
@@ -125,7 +152,8 @@ def _prune_indices(folder: Path) -> None:
     """Keep the indices that were written last."""
     indices = sorted(folder.glob("*.index"), key=_written_ns, reverse=True)
     for path in indices[MAX_TREES:]:
-        path.unlink(missing_ok=True)
+        for kept in (path, path.with_suffix(MANIFEST), path.with_suffix(BEFORE)):
+            kept.unlink(missing_ok=True)
 
 
 def _written_ns(path: Path) -> int:

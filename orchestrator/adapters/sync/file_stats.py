@@ -51,6 +51,22 @@ def _stat_each(look: partial[os.stat_result], names: Iterable[str]) -> tuple[lis
     return present, stats
 
 
+def differing_rows(before: array[int], after: array[int]) -> list[int]:
+    """The indices of rows that are not the same in two lists of one length, found by halving."""
+    found = []
+    pending = [(0, len(after) // WIDTH)]
+    while pending:
+        start, end = pending.pop()
+        if before[start * WIDTH : end * WIDTH] == after[start * WIDTH : end * WIDTH]:
+            continue
+        if end - start == 1:
+            found.append(start)
+        else:
+            middle = (start + end) // 2
+            pending += [(middle, end), (start, middle)]
+    return found
+
+
 def all_fine(names: list[str], stats: array[int]) -> bool:
     """Whether every name is a safe path of a regular file or link: the quick answer."""
     kinds = {stat.S_IFMT(mode) for mode in set(stats[MODE::WIDTH])}

@@ -49,6 +49,24 @@ class _Piece:
     length: int
 
 
+class Contents:
+    """``blobs``: digests and sizes, in the order that gives them their index on the wire;
+    ``sources``: a file here for each.
+    """
+
+    def __init__(self, blobs: Mapping[str, int], sources: Mapping[str, Path]) -> None:
+        self.blobs = blobs
+        self.sources = sources
+        self._packs: dict[bytes, Pack] = {}
+
+    def pack(self, missing: bytes) -> Pack:
+        """The contents in the bitmap ``missing``, read and compressed once for all nodes."""
+        pack = self._packs.get(missing)
+        if pack is None or pack.closed:
+            pack = self._packs[missing] = Pack(self.blobs, self.sources, missing)
+        return pack
+
+
 class Pack:
     """Use as an async context manager, once per node; who leaves last frees the space for good.
 

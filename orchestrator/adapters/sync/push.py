@@ -1,6 +1,7 @@
 """Brings a snapshot to a node over its agent's channel: offer it, send what is missing.
 
-An unchanged tree costs one small request. Nodes that lack the same contents share one pack.
+An unchanged tree costs one small request. Where the node has an earlier snapshot of the tree, what
+changed since is offered alone. Nodes that lack the same contents share one pack.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.agent_client.connect_agent import Requests
-from orchestrator.adapters.sync.code_snapshot import Snapshot, digest_of_file, files_changed_error
+from orchestrator.adapters.sync.code_snapshot import Snapshot
+from orchestrator.adapters.sync.file_digests import digest_of_file, files_changed_error
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
-from orchestrator.adapters.sync.pack import ContentChanged, Pack
+from orchestrator.adapters.sync.pack import ContentChanged, Contents, Pack
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
+from orchestrator.core.base.manifest import is_digest
 
 # More than one round is needed when a file changes meanwhile, or the node's disk loses something.
 MAX_ROUNDS = 3
@@ -60,34 +63,54 @@ class _Push:
         self._bytes = 0
 
     async def run(self, check: bool) -> Sent:
-        fields = await self._request("offer", {"check": True} if check else {})
-        if fields.get("have") is not True:
-            await self._send()
+        asked = {"bases": list(self._snapshot.bases), **({"check": True} if check else {})}
+        fields = await self._request("offer", asked)
+        if fields.get("have") is not True and not await self._send_change(fields.get("base")):
+            await self._send_whole()
         return Sent(files=self._files, bytes=self._bytes)
 
-    async def _send(self) -> None:
+    async def _send_change(self, base: object) -> bool:
+        """Whether the node could make the snapshot out of ``base``, which it has."""
+        if not is_digest(base):
+            return False
+        change = await asyncio.to_thread(self._snapshot.change_from, str(base))
+        if change is None:
+            return False
+        fields = await self._request("offer", {"base": change.base}, change.packed)
+        if fields.get("have") is not True:
+            if "missing" not in fields:
+                return False
+            await self._send_missing(change.contents, fields, {"base": change.base})
+        return True
+
+    async def _send_whole(self) -> None:
         packed = await asyncio.to_thread(lambda: self._snapshot.packed_manifest)
         fields = await self._request("offer", {"bases": list(self._snapshot.bases)}, packed)
-        if fields.get("have") is True:
-            return
-        missing = self._missing(fields)
+        if fields.get("have") is not True:
+            await self._send_missing(self._snapshot.contents, fields, {})
+
+    async def _send_missing(
+        self, contents: Contents, fields: Mapping[str, Any], header: Mapping[str, Any]
+    ) -> None:
+        """Send what the node asks for in ``fields`` until it has all."""
+        missing = self._missing(contents, fields)
         for _ in range(MAX_ROUNDS):
-            fields = await self._send_pack(missing)
+            fields = await self._send_pack(contents.pack(missing), header)
             if fields.get("complete") is True:
                 return
-            missing = self._missing(fields)
-            await asyncio.to_thread(self._check_sources, missing)
+            missing = self._missing(contents, fields)
+            await asyncio.to_thread(_check_sources, contents, missing)
         raise self._fault("the node does not keep what it is sent", "OR-SYNC-007", "")
 
-    async def _send_pack(self, missing: bytes) -> Mapping[str, Any]:
+    async def _send_pack(self, shared: Pack, header: Mapping[str, Any]) -> Mapping[str, Any]:
         """Push every part in order; what the node says after the last one."""
-        async with self._snapshot.pack(missing) as pack:
+        async with shared as pack:
             self._files += pack.contents
             pending: deque[asyncio.Task[Mapping[str, Any]]] = deque()
             fields: Mapping[str, Any] = {}
             try:
                 for number in range(len(pack)):
-                    pending.append(await self._begin_part(pack, number))
+                    pending.append(await self._begin_part(pack, number, header))
                     if len(pending) == WINDOW:
                         fields = await pending.popleft()
                 while pending:
@@ -97,12 +120,15 @@ class _Push:
                 await asyncio.gather(*pending, return_exceptions=True)
             return fields
 
-    async def _begin_part(self, pack: Pack, number: int) -> asyncio.Task[Mapping[str, Any]]:
+    async def _begin_part(
+        self, pack: Pack, number: int, header: Mapping[str, Any]
+    ) -> asyncio.Task[Mapping[str, Any]]:
         try:
             part = await pack.part(number)
         except ContentChanged as error:
             raise files_changed_error(error.path) from error
-        header = {"compressed": part.compressed, "last": number == len(pack) - 1}
+        last = number == len(pack) - 1
+        header = {**header, "compressed": part.compressed, "last": last}
         return asyncio.create_task(self._request("push", header, part.data))
 
     async def _request(
@@ -144,9 +170,9 @@ class _Push:
             "what arrived is kept",
         )
 
-    def _missing(self, fields: Mapping[str, Any]) -> bytes:
+    def _missing(self, contents: Contents, fields: Mapping[str, Any]) -> bytes:
         """The bitmap of the contents that the node asks for."""
-        count = len(self._snapshot.manifest.blobs())
+        count = len(contents.blobs)
         size = (count + 7) // 8
         try:
             expand = zlib.decompressobj()
@@ -158,14 +184,6 @@ class _Push:
             raise self._fault(what, "OR-SYNC-006", f"{fields!r:.200}")
         return bits
 
-    def _check_sources(self, missing: bytes) -> None:
-        """The node refused these contents: was it our file that changed?"""
-        for index, (digest, size) in enumerate(self._snapshot.manifest.blobs().items()):
-            if missing[index // 8] >> index % 8 & 1:
-                source = self._snapshot.sources[digest]
-                if digest_of_file(str(source), size).hex() != digest:
-                    raise files_changed_error(source)
-
     def _fault(self, what: str, id: str, why: str) -> PreflightError:
         return PreflightError(
             what,
@@ -174,3 +192,12 @@ class _Push:
             why=why,
             remedy="run the command again; if it persists, check the node's disk and its workdir",
         )
+
+
+def _check_sources(contents: Contents, missing: bytes) -> None:
+    """The node refused these contents: was it our file that changed?"""
+    for index, (digest, size) in enumerate(contents.blobs.items()):
+        if missing[index // 8] >> index % 8 & 1:
+            source = contents.sources[digest]
+            if digest_of_file(str(source), size).hex() != digest:
+                raise files_changed_error(source)

@@ -128,7 +128,7 @@ class Manifest:
             document = json.loads(data)
             if document["version"] != VERSION or not isinstance(document["entries"], list):
                 raise InvalidManifest("a manifest of an unknown version")
-            manifest = cls.of(_decode_entry(row) for row in document["entries"])
+            manifest = cls.of(decode_entry(row) for row in document["entries"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, InvalidManifest):
                 raise
@@ -139,13 +139,7 @@ class Manifest:
 
     def encode(self) -> bytes:
         """Canonical JSON in UTF-8: the same entries always give the same bytes."""
-        rows = [
-            [e.path, "x" if e.executable else "f", e.size, e.digest]
-            if isinstance(e, FileEntry)
-            else [e.path, "l", e.target]
-            for e in self.entries
-        ]
-        document = {"version": VERSION, "entries": rows}
+        document = {"version": VERSION, "entries": [encode_entry(entry) for entry in self.entries]}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
     def check(self) -> None:
@@ -207,7 +201,15 @@ def folders_of(paths: Iterable[str]) -> set[str]:
     return folders
 
 
-def _decode_entry(row: object) -> Entry:
+def encode_entry(entry: Entry) -> list[str | int]:
+    """The entry as plain data."""
+    if isinstance(entry, FileEntry):
+        return [entry.path, "x" if entry.executable else "f", entry.size, entry.digest]
+    return [entry.path, "l", entry.target]
+
+
+def decode_entry(row: object) -> Entry:
+    """The entry that ``encode_entry`` gave ``row`` for. Raises :class:`InvalidManifest`."""
     match row:
         case [str(path), "f" | "x" as kind, int(size), str(digest)] if type(size) is int:
             return FileEntry(path, size, kind == "x", digest)

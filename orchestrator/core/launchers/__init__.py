@@ -6,7 +6,7 @@ launcher is asked of its record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
 from orchestrator.core.launchers.launcher_error import LauncherError
@@ -41,6 +41,9 @@ SCHEDULERS: tuple[Scheduler, ...] = tuple(
     launcher.scheduler for launcher in LAUNCHERS.values() if launcher.scheduler is not None
 )
 
+# Variables that stand for options of torchrun's, or change how its agent works.
+READ_BY_TORCHRUN = ("PET_", "TORCHELASTIC_", "TORCH_ELASTIC_")
+
 
 def known_launcher(requested: str) -> Launcher | None:
     """The launcher that was asked for; None for ``auto``."""
@@ -74,12 +77,18 @@ def launcher_errors() -> dict[str, LauncherError]:
 def choose_launcher(
     requested: str,
     *,
+    for_scripts: str = TORCHRUN.name,
     program: tuple[str, ...],
     has_torch: bool | None,
     shape: Shape = Shape.RIGID,
     options: tuple[str, ...] = (),
+    variables: Iterable[str] = (),
+    own_worlds: bool = False,
 ) -> tuple[str, str]:
-    """(launcher, why). ``has_torch`` None = not known yet."""
+    """(launcher, why). ``for_scripts``: what ``auto`` takes for them. ``has_torch`` None = not
+    known yet. ``variables``: names of those that the user sets. ``own_worlds``: each node's ranks
+    meet among themselves alone.
+    """
     known = known_launcher(requested)
     if known is not None:
         return requested, known.why(options) or "asked for with --launcher"
@@ -91,4 +100,12 @@ def choose_launcher(
         return "manual", "its ranks do not communicate"
     if has_torch is False:
         return "direct", "torch is not installed in the ranks' interpreter, so there is no torchrun"
-    return "torchrun", "a Python script"
+    if for_scripts == TORCHRUN.name:
+        return "torchrun", "a Python script"
+    if own_worlds:
+        return "torchrun", "each node's ranks are a world of their own, whose port torchrun chooses"
+    asked = min((name for name in variables if name.startswith(READ_BY_TORCHRUN)), default="")
+    if asked:
+        return "torchrun", f"{asked} is set, which torchrun reads"
+    why = "a Python script: ranks get what torchrun tells them, and no torchrun is waited for"
+    return for_scripts, why

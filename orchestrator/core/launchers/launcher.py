@@ -23,7 +23,8 @@ class LaunchSpec:
     ``names``: all nodes of the plan, in rank order; ``gpus`` and ``addresses`` are theirs.
     ``options``: what the user passes on to it. ``token``: what only the nodes of this run know.
     ``job``: what the launcher's scheduler planned, if it has one. ``grace_s``: how long ranks
-    have between the request to end and KILL.
+    have between the request to end and KILL. ``decided``: names of variables that ranks have in
+    any case.
     """
 
     node: str
@@ -43,6 +44,7 @@ class LaunchSpec:
     token: str = ""
     job: object = None
     grace_s: float = 10.0
+    decided: frozenset[str] = frozenset()
 
     @property
     def nodes(self) -> int:
@@ -57,7 +59,7 @@ class Launcher:
     ``ranks_meet``: at a rendezvous, unless the communication mode keeps their nodes apart.
     ``isolates_ranks``: they know of no others, not even on their own node.
     ``needs_world``: it cannot start ranks without making a world of them.
-    ``binds_ranks``: they start in our shim, which binds them to processors.
+    ``binds_ranks``: our supervisor or shim starts them, and binds them to processors.
     ``knows_addresses``: its processes are given those of all nodes, which must be known by then.
     ``modules``: what the ranks' interpreter must import for it, whatever the workload needs.
     ``requirement``: what brings them into an environment that is built for the ranks.

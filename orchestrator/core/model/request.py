@@ -65,7 +65,8 @@ class SampleSet:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
     """A selected cluster, a decided job, and how to run it. ``launcher`` "auto" lets the plan
-    choose.
+    choose; ``script_launcher`` is what it takes for Python scripts, "torchrun" in requests of
+    versions that did not write it.
 
     ``env`` lies over what the inventory sets. ``ranks_per_node`` None = as the workload declares.
     ``code`` is the digest of the snapshot that travels, ``commit`` the git commit that was checked
@@ -84,6 +85,7 @@ class RunRequest:
     cluster: Cluster
     job: Job
     launcher: str = "auto"
+    script_launcher: str = "torchrun"
     ranks_per_node: int | None = None
     budgets: Budgets = field(default_factory=Budgets)
     code: str = ""

@@ -174,6 +174,7 @@ def plan_nodes(world: PlannedWorld, places: Sequence[RankPlacement]) -> tuple[No
 
 def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> NodePlan:
     finding = world.findings[place.spec.name]
+    tuned = _tune_node(world, place)
     share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
@@ -192,8 +193,8 @@ def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> Nod
         token=world.request.token,
         job=_scheduled_job(world),
         grace_s=world.request.budgets.grace_s,
+        decided=frozenset(variable.name for variable in tuned.env),
     )
-    tuned = _tune_node(world, place)
     return NodePlan(
         name=place.spec.name,
         node_rank=place.node_rank,
@@ -283,8 +284,8 @@ def _may_use_collectives(world: PlannedWorld, place: RankPlacement) -> bool:
 
 
 def _bound_gpus(world: PlannedWorld, place: RankPlacement) -> tuple[int, ...]:
-    """The GPUs of the node's ranks, if each has its own and starts in our shim. A user who chooses
-    devices knows better which rank has which.
+    """The GPUs of the node's ranks, if each has its own and can be bound as it starts. A user who
+    chooses devices knows better which rank has which.
     """
     chosen = devices.choice(place.spec.env, world.request.env) is not None
     binds = world.kind.binds_ranks and len(place.gpus) == len(place.ranks)

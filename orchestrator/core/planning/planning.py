@@ -61,18 +61,13 @@ def make_plan(
     if refusal is not None:
         return refusal
     findings = {spec.name: findings[spec.name] for spec in nodes}
-    launcher, reason = choose_launcher(
-        request.launcher,
-        program=request.job.workload.program,
-        has_torch=_has_torch(findings.values()),
-        shape=request.job.workload.shape,
-        options=request.launcher_options,
-    )
+    launcher, _ = _choose_launcher(request, findings)
     places = place_nodes(request, nodes, findings)
     rungs = fallback_chain(_ground(request, findings, places, launcher), falls)
     rung = mode_in_use(rungs)
     if rung is None:
         return _no_rung(falls, excluded)
+    launcher, reason = _choose_launcher(request, findings, rung)
     world = PlannedWorld(
         request=request,
         findings=findings,
@@ -102,6 +97,22 @@ def make_plan(
         code=request.code,
         rendezvous=rendezvous,
         assumed=world.assumed,
+    )
+
+
+def _choose_launcher(
+    request: RunRequest, findings: Mapping[str, NodeFinding], rung: CommMode | None = None
+) -> tuple[str, str]:
+    """(launcher, why). Whether ranks meet does not depend on the ``rung``, which needs that."""
+    return choose_launcher(
+        request.launcher,
+        for_scripts=request.script_launcher,
+        program=request.job.workload.program,
+        has_torch=_has_torch(findings.values()),
+        shape=request.job.workload.shape,
+        options=request.launcher_options,
+        variables=(*request.env, *(v for spec in request.cluster.workers for v in spec.env)),
+        own_worlds=rung is CommMode.LOCAL_ROUNDS,
     )
 
 

@@ -9,6 +9,7 @@ import time
 from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.base.node_layout import AGENT, TRASH, NodeLayout
 from orchestrator.node_agent.base.wire import read_field
+from orchestrator.node_agent.code.shared_folders import shared_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def prune_caches(layout: NodeLayout, request: Mapping[str, Any]) -> dict[str, An
         caches = {}
         for kind in KINDS:
             above = os.path.join(layout.root, kind)
-            old = _unused(above, names, time.time() - older_than_s)
+            before = time.time() - older_than_s
+            if kind == "snapshots":
+                names |= _shared(above, set(_unused(above, names, before)))
+            old = _unused(above, names, before)
             caches[kind] = _count(layout, old, remove=not dry_run)
         if not dry_run:
             _empty_trash(layout)
@@ -55,6 +59,12 @@ def _in_use(layout: NodeLayout) -> set[str]:
                 names.update(str(state.record.get(key)) for key in ("snapshot", "agent"))
                 names.update(map(str, state.record.get("environments", ())))
     return names
+
+
+def _shared(above: str, unused: set[str]) -> set[str]:
+    """What the snapshots that stay share folders with."""
+    roots = (os.path.join(above, name) for name in os.listdir(above))
+    return {name for root in roots if root not in unused for name in shared_with(root)}
 
 
 def _unused(above: str, in_use: set[str], before: float) -> Iterator[str]:

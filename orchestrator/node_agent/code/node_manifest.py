@@ -14,6 +14,8 @@ from orchestrator.node_agent.base.agent_errors import AgentFault, shorten_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     Files = dict[str, tuple[int, bool, str]]
     Blob = tuple[str, int, list[str]]
 
@@ -48,7 +50,7 @@ class NodeManifest:
         for row in _rows(data):
             self._add(row)
         paths = self.files.keys() | self.links.keys()
-        folders = _folders_of(paths)
+        folders = folders_of(paths)
         if not folders.isdisjoint(paths):
             raise _invalid("a path is both a file and a folder")
         self.folders = sorted(folders)
@@ -157,7 +159,8 @@ def _blobs_of(files: Files) -> list[Blob]:
     return list(blobs.values())
 
 
-def _folders_of(paths: set[str]) -> set[str]:
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """Every folder that ``paths`` lie in, at any depth, without the root."""
     folders: set[str] = set()
     for path in paths:
         folder = path.rpartition("/")[0]

@@ -29,13 +29,20 @@ from contextlib import contextmanager
 
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten_value
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock_file
-from orchestrator.node_agent.code.node_manifest import (
-    RESERVED,
-    NodeManifest,
-    digest_of,
-    read_manifest,
-)
+from orchestrator.node_agent.base.wire import read_field
+from orchestrator.node_agent.code.node_manifest import RESERVED, NodeManifest, read_manifest
 from orchestrator.node_agent.code.snapshot_dir import Tree
+from orchestrator.node_agent.code.snapshot_marks import (
+    ADDED,
+    added_bytes,
+    is_believed,
+    manifest_bytes,
+    mark_verified,
+    marker,
+    own_file,
+    unmark,
+    write_own,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +61,6 @@ DISK_FULL = "OR-AGENT-DISK"
 
 MAX_PART_BYTES = 8 * 1024 * 1024
 MAX_BASES = 8
-FEW_FILES = 4096
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
 # One piece of a content: index among the manifest's distinct contents, offset, length; big-endian.
@@ -70,18 +76,20 @@ def offer_snapshot(
 ) -> dict[str, Any]:
     """Whether the snapshot is here, and if not, what it lacks.
 
-    Without ``manifest`` (zlib of its bytes): ``{"have": bool}``. With it, the files that one of the
-    ``bases`` has are taken from there, and the answer is ``{"have": True}`` or ``{"have": False,
-    "missing": bitmap}``: bit ``i % 8`` of byte ``i // 8`` for content ``i``, in zlib and base64.
+    Without ``manifest`` (zlib of its bytes): ``{"have": bool}``, and if it is not, the ``base``
+    among ``bases`` that a change may be offered of (see ``snapshot_change.py``). With it, the files
+    that one of the ``bases`` has are taken from there, and the answer is ``{"have": True}`` or
+    ``{"have": False, "missing": bitmap}``: bit ``i % 8`` of byte ``i // 8`` for content ``i``, in
+    zlib and base64.
 
     A complete snapshot answers in constant time; ``check`` looks at each of its files (``lstat``),
     as is always done for root's small ones, which jobs may have edited. Raises :class:`AgentFault`.
     """
-    with _working_on(layout, digest):
+    with working_on(layout, digest):
         if _is_complete(layout, digest, check):
             return {"have": True, "digest": digest}
         if not manifest:
-            return {"have": False, "digest": digest}
+            return {"have": False, "digest": digest, "base": usable_base(layout, bases)}
         wanted = read_manifest(manifest, digest)
         tree = _begin(layout, digest, wanted)
         fresh = os.listdir(tree.root) == [RESERVED]
@@ -89,11 +97,11 @@ def offer_snapshot(
         base = _adopt_base(layout, tree, bases)
         missing = set(range(len(wanted.blobs)))
         if base or not fresh:  # what comes from before this boot is believed only when read
-            known = fresh or os.path.exists(_marker(tree.root, "begun"))
-            missing = tree.missing(read=not (known and (not base or os.path.exists(_marker(base)))))
-        _put(_marker(tree.root, "begun"), b"")
-        _check_room(layout, wanted, missing)
-        return {"have": _finish(layout, digest, tree, missing), **_answer(digest, tree, missing)}
+            known = fresh or os.path.exists(marker(tree.root, "begun"))
+            missing = tree.missing(read=not (known and (not base or os.path.exists(marker(base)))))
+        write_own(marker(tree.root, "begun"), b"")
+        check_room(layout, wanted, missing)
+        return {"have": finish(layout, digest, tree, missing), **answer(digest, tree, missing)}
 
 
 def push_part(
@@ -105,13 +113,13 @@ def push_part(
     :func:`offer_snapshot`. A part for a snapshot that is complete meanwhile is ignored. Raises
     :class:`AgentFault`, and ``EOFError`` when the stream is cut, of which nothing is kept then.
     """
-    with _working_on(layout, digest):
+    with working_on(layout, digest):
         # Read under the lock: parts that follow one another on the wire are taken in that order.
         part = _read_part(stream, header.get("compressed") is True)
-        if os.path.exists(_marker(layout.snapshot(digest))):
+        if os.path.exists(marker(layout.snapshot(digest))):
             return {"complete": True, "digest": digest}
         root = _root(layout, digest)
-        tree = Tree(root, _load_manifest(root, digest))
+        tree = Tree(root, _load_manifest(root, digest, read_field(header, "base", str, "")))
         for index, offset, data in _pieces(part, len(tree.manifest.blobs)):
             if offset == 0 and len(data) == tree.manifest.blobs[index][1]:
                 tree.write(index, data)
@@ -120,12 +128,12 @@ def push_part(
         if header.get("last") is not True:
             return {"complete": False, "digest": digest}
         missing = tree.missing()
-        complete = _finish(layout, digest, tree, missing)
-        return {"complete": complete, **_answer(digest, tree, missing)}
+        complete = finish(layout, digest, tree, missing)
+        return {"complete": complete, **answer(digest, tree, missing)}
 
 
 @contextmanager
-def _working_on(layout: NodeLayout, digest: str) -> Iterator[None]:
+def working_on(layout: NodeLayout, digest: str) -> Iterator[None]:
     """Hold the snapshot's lock; turn disk errors into faults."""
     fd = _acquire(os.path.join(layout.locks, "snapshot-" + check_name(digest, "digest", DIGEST)))
     try:
@@ -157,16 +165,9 @@ def _disk_faults(layout: NodeLayout) -> Iterator[None]:
 
 
 def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
-    root = layout.snapshot(digest)
-    marker = _marker(root)
-    try:
-        with open(marker, encoding="ascii") as file:
-            files = int(file.read(32) or "0")
-        os.utime(root)  # when it was last used, for whoever prunes
-    except (FileNotFoundError, ValueError):
-        files = None
-    if files is not None and not (check or (os.geteuid() == 0 and files <= FEW_FILES)):
+    if is_believed(layout, digest, check):
         return True
+    root = layout.snapshot(digest)
     if not os.path.isdir(root):
         return False
     try:
@@ -174,26 +175,35 @@ def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
     except AgentFault:
         return False
     tree.prepare()
-    if tree.missing(read=files is None):
-        _unmark(root)
+    if tree.missing(read=not os.path.exists(marker(root))):
+        unmark(root)
         return False
-    _mark(tree)
+    mark_verified(root)
     return True
+
+
+def usable_base(layout: NodeLayout, bases: Sequence[str]) -> str:
+    """The first of ``bases`` that is here and complete; ``""`` if none is."""
+    known = (check_name(base, "digest", DIGEST) for base in bases[:MAX_BASES])
+    return next((base for base in known if is_believed(layout, base)), "")
 
 
 def _begin(layout: NodeLayout, digest: str, manifest: NodeManifest) -> Tree:
     """The tree to fill, with its manifest in it."""
     root = _root(layout, digest)
-    own = os.path.join(root, RESERVED)
-    os.makedirs(own, 0o700, exist_ok=True)
-    _put(os.path.join(own, "manifest"), manifest.data)
+    os.makedirs(own_file(root, ""), 0o700, exist_ok=True)
+    write_own(own_file(root, "manifest"), manifest.data)
     return Tree(root, manifest)
 
 
-def _finish(layout: NodeLayout, digest: str, tree: Tree, missing: set[int]) -> bool:
+def finish(layout: NodeLayout, digest: str, tree: Tree, missing: set[int]) -> bool:
+    """Whether it is a snapshot now, because nothing is missing."""
     if missing:
         return False
-    _mark(tree)
+    for name in os.listdir(own_file(tree.root, "")):
+        if name.startswith(ADDED):
+            os.unlink(own_file(tree.root, name))
+    mark_verified(tree.root)
     final = layout.snapshot(digest)
     if tree.root != final:
         os.rename(tree.root, final)
@@ -203,24 +213,20 @@ def _finish(layout: NodeLayout, digest: str, tree: Tree, missing: set[int]) -> b
 def _root(layout: NodeLayout, digest: str) -> str:
     """Where the snapshot is, or is filled. A damaged one is repaired in its place."""
     final = layout.snapshot(digest)
-    return final if os.path.isdir(final) else os.path.join(layout.snapshots, ".partial-" + digest)
+    return final if os.path.isdir(final) else partial_root(layout, digest)
+
+
+def partial_root(layout: NodeLayout, digest: str) -> str:
+    """Where a snapshot that is not there is filled."""
+    return os.path.join(layout.snapshots, ".partial-" + digest)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_manifest(root: str, digest: str) -> NodeManifest:
-    """The manifest in ``root``; kept, for the parts of a push follow one another."""
-    return NodeManifest(_manifest_bytes(root, digest))
-
-
-def _manifest_bytes(root: str, digest: str) -> bytes:
-    try:
-        with open(os.path.join(root, RESERVED, "manifest"), "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        data = b""
-    if digest_of(data) != digest:
-        raise AgentFault(BAD_REQUEST, "offer the snapshot first: its manifest is not here")
-    return data
+def _load_manifest(root: str, digest: str, base: str = "") -> NodeManifest:
+    """The manifest in ``root``, or what is new in it after ``base``; kept, for the parts of a push
+    follow one another.
+    """
+    return NodeManifest(added_bytes(root, base) if base else manifest_bytes(root, digest))
 
 
 def _adopt_base(layout: NodeLayout, tree: Tree, bases: Sequence[str]) -> str:
@@ -228,7 +234,7 @@ def _adopt_base(layout: NodeLayout, tree: Tree, bases: Sequence[str]) -> str:
     for base in bases[:MAX_BASES]:
         root = layout.snapshot(base)
         try:
-            data = _manifest_bytes(root, base)
+            data = manifest_bytes(root, base)
         except AgentFault:
             continue
         # Checked when it was stored; what counts now is only which content is where.
@@ -238,7 +244,7 @@ def _adopt_base(layout: NodeLayout, tree: Tree, bases: Sequence[str]) -> str:
     return ""
 
 
-def _check_room(layout: NodeLayout, manifest: NodeManifest, missing: set[int]) -> None:
+def check_room(layout: NodeLayout, manifest: NodeManifest, missing: set[int]) -> None:
     """Say before anything is sent that it would not fit."""
     status = os.statvfs(layout.snapshots)
     free = status.f_bavail * status.f_frsize
@@ -253,7 +259,8 @@ def _check_room(layout: NodeLayout, manifest: NodeManifest, missing: set[int]) -
         raise AgentFault(DISK_FULL, f"too few inodes in {layout.workdir}: {why}")
 
 
-def _answer(digest: str, tree: Tree, missing: set[int]) -> dict[str, Any]:
+def answer(digest: str, tree: Tree, missing: set[int]) -> dict[str, Any]:
+    """What is missing, as it is sent."""
     if not missing:
         return {"digest": digest}
     bits = bytearray((len(tree.manifest.blobs) + 7) // 8)
@@ -297,37 +304,3 @@ def _pieces(part: bytes, contents: int) -> Iterator[tuple[int, int, bytes]]:
         if index >= contents or len(data) != length:
             raise AgentFault(BAD_REQUEST, f"a part has an invalid piece: {shorten_value(index)}")
         yield index, offset, data
-
-
-@functools.lru_cache(maxsize=1)
-def _boot() -> str:
-    """The running kernel's id; ``none`` where the kernel has none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return check_name(file.read(64).strip(), "boot id")
-    except OSError:
-        return "none"
-
-
-def _marker(root: str, state: str = "verified") -> str:
-    return os.path.join(root, RESERVED, f"{state}-{_boot()}")
-
-
-def _mark(tree: Tree) -> None:
-    if _boot() == "none":
-        os.sync()
-    _put(_marker(tree.root), b"%d" % len(tree.manifest.files))
-
-
-def _unmark(root: str) -> None:
-    own = os.path.join(root, RESERVED)
-    for name in os.listdir(own):
-        if name.startswith("verified-"):
-            os.unlink(os.path.join(own, name))
-
-
-def _put(path: str, data: bytes) -> None:
-    """Write through a second name; the snapshot's lock is held."""
-    with open(path + ".new", "wb") as file:
-        file.write(data)
-    os.rename(path + ".new", path)

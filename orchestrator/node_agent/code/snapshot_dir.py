@@ -49,8 +49,7 @@ class Tree:
             try:
                 os.mkdir(path, 0o755)
             except FileExistsError:
-                if not stat.S_ISDIR(os.lstat(path).st_mode):
-                    raise AgentFault(DAMAGED, f"{path} is no folder; remove {self.root}") from None
+                self._check_folder(path)
         for name, target in self.manifest.links.items():
             path = self._prefix + name
             try:
@@ -60,6 +59,16 @@ class Tree:
             except FileNotFoundError:
                 pass
             os.symlink(target, path)
+
+    def _check_folder(self, path: str) -> None:
+        """A folder, or a link to one that is shared; what that was shared with may be gone."""
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            return
+        if not is_shared(path, os.path.dirname(self.root)):
+            raise AgentFault(DAMAGED, f"{path} is no folder; remove {self.root}")
+        if not os.path.isdir(path):
+            os.unlink(path)
+            os.mkdir(path, 0o755)
 
     def missing(self, read: bool = False) -> set[int]:
         """The indices of the contents to be sent. What is not sealed is removed; with ``read``,
@@ -138,6 +147,22 @@ def digest_of_file(path: str) -> str:
             digest.update(data)
     finally:
         os.close(fd)
+
+
+def is_shared(path: str, snapshots: str) -> bool:
+    """Whether this is a link to a folder below ``snapshots``: links of the user's are relative."""
+    if not os.path.islink(path):
+        return False
+    target = os.readlink(path)
+    return target.startswith(snapshots + "/") and os.path.normpath(target) == target
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Make ``target`` the sealed file at ``source``. Raises ``OSError``."""
+    if not _link(source, target):
+        status = os.lstat(source)
+        _copy(source, target, status.st_size, bool(status.st_mode & stat.S_IXUSR))
+        os.lstat(target)  # it is not there if the source is not sealed any more
 
 
 def is_sealed(status: os.stat_result, size: int, executable: bool) -> bool:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from orchestrator.node_agent.process.eventlog import last_words
 from orchestrator.node_agent.process.rank_shim import (
     LAST_WORDS_BYTES,
+    bind_rank,
     die_with_parent,
     execute_program,
     reserve_bytes,
@@ -85,6 +86,8 @@ class Child:
             os.environ.clear()
             os.environ.update(env)
             os.chdir(cwd)
+            if self.rank is not None:
+                bind_rank(env, int(env.get("LOCAL_RANK", "0")))
             execute_program(argv, self._blocked)
         except OSError as error:
             os.write(2, f"cannot start in {cwd!r}: {error.strerror}\n".encode(errors="replace"))

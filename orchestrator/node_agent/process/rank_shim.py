@@ -23,7 +23,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
@@ -84,6 +84,14 @@ def near_processors(text: str, local_rank: int, allowed: set[int]) -> set[int]:
     return cpus
 
 
+def bind_rank(env: Mapping[str, str], local_rank: int) -> None:
+    """Bind this process to the processors beside the rank's GPU, if the plan names them."""
+    text = env.get("ORCHESTRATE_RANK_CPUS", "")
+    cpus = near_processors(text, local_rank, os.sched_getaffinity(0)) if text else set()
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+
+
 def execute_program(argv: list[str], mask: Iterable[int]) -> NoReturn:
     """Become ``argv``, with the signals that Python changed put back."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -134,7 +142,7 @@ class Rank:
             os.setsid()
             die_with_parent(me, signal.SIGKILL)
             self._redirect()
-            self._bind()
+            bind_rank(os.environ, self.local_rank)
             execute_program(argv, mask)
         self._write_start(child)
         return self._wait(child)
@@ -144,13 +152,6 @@ class Rank:
         for fd, path in enumerate(self.logs, start=1):
             os.dup2(os.open(path, flags, 0o600), fd)
         reserve_bytes(2, LAST_WORDS_BYTES)
-
-    def _bind(self) -> None:
-        """To the processors beside the rank's GPU, if the plan names them."""
-        text = os.environ.get("ORCHESTRATE_RANK_CPUS", "")
-        cpus = near_processors(text, self.local_rank, os.sched_getaffinity(0)) if text else set()
-        if cpus:
-            os.sched_setaffinity(0, cpus)
 
     def _write_start(self, child: int) -> None:
         me = os.getpid()

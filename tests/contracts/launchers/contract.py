@@ -46,9 +46,10 @@ class Launched:
             script = tmp_path / "rank.py"
             script.write_text(RANK)
             fields = how.pop("fields", {})
+            launcher = how.pop("launcher", self.launcher)
             how = {**self.how, **how}
             of = shares(script, [mode, *how.pop("words", [])], layout, **how)
-            return await start(make_attempt, open_channel, self.launcher, of, **fields)
+            return await start(make_attempt, open_channel, launcher, of, **fields)
 
         return begin
 

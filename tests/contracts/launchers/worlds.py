@@ -23,6 +23,7 @@ names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE
 names += ["MASTER_ADDR", "MASTER_PORT", "ORCHESTRATE_NODE", "ORCHESTRATE_ATTEMPT_DIR", "MARK"]
 names += ["RAY_AUTH_TOKEN"]
 told = {"argv": sys.argv[2:], "env": {n: os.environ.get(n) for n in names}, "nice": os.nice(0)}
+told["torchrun"] = {n: v for n, v in os.environ.items() if n.startswith(("ROLE_", "TORCH"))}
 told["oom"] = int(open("/proc/self/oom_score_adj").read())
 mode, rank = sys.argv[1], int(os.environ["RANK"])
 def save(*_):

@@ -18,7 +18,9 @@ import pytest
 
 from orchestrator.core.base.manifest import digest_of
 from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.code import shared_folders, snapshot_marks
 from orchestrator.node_agent.code import snapshot as node_snapshot
+from orchestrator.node_agent.code import snapshot_change as node_change
 from orchestrator.node_agent.code import snapshot_dir as node_tree
 from orchestrator.node_agent.code.snapshot import offer_snapshot, push_part
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
@@ -174,7 +176,8 @@ def failing_at_each_call(
         fragile = FragileOs(n, error)
         with monkeypatch.context() as patch:
             patch.setattr(node_tree, "os", fragile)
-            patch.setattr(node_snapshot, "os", fragile)
+            for module in (node_snapshot, node_change, shared_folders, snapshot_marks):
+                patch.setattr(module, "os", fragile)
             try:
                 act()
             except (Crash, AgentFault) as raised:

@@ -141,7 +141,7 @@ async def test_nodes_that_lack_the_same_share_one_compression(
 
     every = (1 << len(snapshot.manifest.blobs())) - 1
     bits = every.to_bytes((every.bit_length() + 7) // 8, "little")
-    assert 10 < len(built) == len(snapshot.pack(bits))
+    assert 10 < len(built) == len(snapshot.contents.pack(bits))
     assert all(held(tmp_path, c.node, snapshot) == FILES for c in channels)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.sync import code_snapshot as snapshot_module
+from orchestrator.adapters.sync import file_digests
 from orchestrator.adapters.sync.code_snapshot import (
     Snapshot,
     TreePart,
@@ -45,13 +45,13 @@ def folder(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """The files that were read to take a snapshot."""
     names: Reads = []
-    real = snapshot_module.digest_of_file
+    real = file_digests.digest_of_file
 
     def counted(path: str, size: int) -> bytes:
         names.append(Path(path).name)
         return real(path, size)
 
-    monkeypatch.setattr(snapshot_module, "digest_of_file", counted)
+    monkeypatch.setattr(file_digests, "digest_of_file", counted)
     return names
 
 
@@ -83,7 +83,7 @@ def test_the_digest_is_that_of_the_manifest(folder: Path) -> None:
         FileEntry("d/c.py", 3, False, digest_of(b"two")),
         LinkEntry("link", "d/b.py"),
     )
-    for digest, source in snapshot.sources.items():
+    for digest, source in snapshot.contents.sources.items():
         assert source.is_symlink() or digest_of(source.read_bytes()) == digest
 
 
@@ -102,7 +102,7 @@ def test_an_unchanged_tree_is_not_read_again(tmp_path: Path, reads: Reads, in_gi
     assert reads == []
     assert second.digest == first.digest
     assert second.manifest == first.manifest
-    assert second.sources == first.sources
+    assert second.contents.sources == first.contents.sources
 
 
 def edit(path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_workload_and_a_project(tmp_path: Path) -> None:
 
     assert paths(workload) == ["kit/__init__.py", "tune/kit/__init__.py", "tune/train.py"]
     assert paths(project) == [".orchestrate/kit/kit/__init__.py", "kit/__init__.py", "train.py"]
-    assert project.sources[digest_of(b"kit")] == kit / "__init__.py"
+    assert project.contents.sources[digest_of(b"kit")] == kit / "__init__.py"
     assert (workload.skipped, project.skipped) == ((), ())
 
 
@@ -317,7 +317,7 @@ def test_an_unreadable_file_is_an_error(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "open", refuse)
 
     with pytest.raises(UsageError) as caught:
-        snapshot_module.digest_of_file(str(folder / "a.py"), 3)
+        file_digests.digest_of_file(str(folder / "a.py"), 3)
 
     assert caught.value.id == "OR-SYNC-002"
     assert caught.value.where.endswith("a.py")
@@ -327,9 +327,9 @@ def test_growing_files_travel_as_they_were(tmp_path: Path) -> None:
     """Of a log that grows meanwhile, the part that was there counts; a shorter file is an error."""
     path = write_tree(tmp_path, {"log": b"line 1\nline"}) / "log"
 
-    assert snapshot_module.digest_of_file(str(path), 7).hex() == digest_of(b"line 1\n")
+    assert file_digests.digest_of_file(str(path), 7).hex() == digest_of(b"line 1\n")
     with pytest.raises(PreflightError, match="changed while it was synced"):
-        snapshot_module.digest_of_file(str(path), 100)
+        file_digests.digest_of_file(str(path), 100)
 
 
 def test_a_manifest_is_not_made_of_other_files(folder: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.base.manifest import Entry, FileEntry, LinkEntry, Manifest, digest_of
+from orchestrator.core.base.manifest_change import change_between
 from orchestrator.node_agent.base.node_layout import NodeLayout
 from orchestrator.node_agent.code.snapshot import PIECE, offer_snapshot, push_part
+from orchestrator.node_agent.code.snapshot_change import offer_change
 from tests.time_limits import scaled
 
 Files = Mapping[str, bytes]
@@ -94,6 +96,14 @@ class Node:
 
     def has(self, manifest: Manifest, *, check: bool = False) -> bool:
         return bool(offer_snapshot(self.layout, digest_of(manifest.encode()), check=check)["have"])
+
+    def offer_change(self, old: Manifest, new: Manifest) -> Any:
+        """Offer ``new`` as a change of ``old``."""
+        before, after = old.encode(), new.encode()
+        change = change_between(before, after)
+        assert change is not None
+        packed = zlib.compress(change.encode())
+        return offer_change(self.layout, digest_of(after), digest_of(before), packed)
 
     def push(self, manifest: Manifest, payload: bytes | io.RawIOBase, **header: Any) -> Any:
         stream: Any = io.BytesIO(payload) if isinstance(payload, bytes) else payload

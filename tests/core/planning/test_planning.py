@@ -39,6 +39,11 @@ def planned(
     return made
 
 
+def by_direct(*names: str) -> RunRequest:
+    """A request as this version makes it."""
+    return replace(request(*names), script_launcher="direct")
+
+
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=6))
 def test_ranks_are_dense_and_in_inventory_order(gpus: list[int]) -> None:
     """One rank per GPU, one on a node without; global ranks count up without a gap."""
@@ -89,8 +94,9 @@ def test_a_missing_module_is_named() -> None:
 
 
 def test_launchers_are_chosen_with_a_reason() -> None:
-    script = planned(request("a"), found("a"))
-    assert (script.launcher, script.head.processes[0].label) == ("torchrun", "launcher")
+    script = planned(by_direct("a"), found("a"))
+    assert (script.launcher, script.head.processes[0].label) == ("direct", "rank-0")
+    assert "what torchrun tells them" in script.launcher_reason
     bare = planned(request("a"), found("a", torch=""))
     assert bare.launcher == "direct"
     assert "torch is not installed" in bare.launcher_reason
@@ -98,6 +104,22 @@ def test_launchers_are_chosen_with_a_reason() -> None:
     plain = planned(request("a", "b", workload=program), found("a"), found("b"))
     assert plain.launcher == "command"
     assert [p.argv for n in plain.nodes for p in n.processes] == [("date", "-u")] * 2
+
+
+@pytest.mark.parametrize("name", ["PET_MAX_RESTARTS", "TORCHELASTIC_ENABLE_FILE_TIMER"])
+def test_who_sets_what_torchrun_reads_gets_torchrun(name: str) -> None:
+    made = planned(replace(by_direct("a"), env={name: "1"}), found("a"))
+    assert made.launcher == "torchrun"
+    assert made.launcher_reason == f"{name} is set, which torchrun reads"
+
+
+def test_a_users_choice_of_how_collectives_fail_is_not_replaced() -> None:
+    """What torchrun sets only where nobody else did."""
+    name = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    for asked in (by_direct("a"), replace(by_direct("a"), env={name: "3"})):
+        head = planned(asked, found("a")).head
+        values = [v.value for v in (*head.env, *head.processes[0].env) if v.name == name]
+        assert values == [asked.env.get(name, "1")]
 
 
 def test_a_node_without_ray_is_left_out_only_where_ray_starts_the_ranks() -> None:

@@ -173,8 +173,8 @@ def test_ranks_run_beside_their_gpus(tmp_path: Path) -> None:
     assert settings(planned(facts, asked=own), "n1")["ORCHESTRATE_RANK_CPUS"] == "0"
     one_socket = replace(facts, numa=("0-63",))
     assert "ORCHESTRATE_RANK_CPUS" not in settings(planned(one_socket), "n1")
-    direct = replace(base, launcher="direct")
-    assert "ORCHESTRATE_RANK_CPUS" not in settings(planned(facts, asked=direct), "n1")
+    manual = replace(base, launcher="manual")
+    assert "ORCHESTRATE_RANK_CPUS" not in settings(planned(facts, asked=manual), "n1")
 
 
 # ---- any facts ----------------------------------------------------------------------------------

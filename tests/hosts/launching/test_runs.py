@@ -65,7 +65,7 @@ def test_a_third_party_script_on_three_hosts(desk: Desk, hosts: VirtualHosts) ->
     job, ending = desk.run("train.py", "--lr", "0.1", launcher="auto")
     result = ending.result
     assert (ending.code, result["status"]) == (0, "succeeded"), ending.err
-    assert (result["launcher"], result["world_size"]) == ("torchrun", 3)
+    assert (result["launcher"], result["world_size"]) == ("direct", 3)
     assert ending.states == dict.fromkeys(hosts.names, "used")
     for rank, node in enumerate(hosts.names):
         said = f"{node} rank {rank} of 3 sum 6 lr 0.1\nsees beside-{rank}.txt {rank}\n"

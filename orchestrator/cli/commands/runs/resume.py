@@ -156,6 +156,7 @@ def _load_again(
         loaded,
         code=snapshot.digest,
         commit=stored.commit,
+        script_launcher=stored.script_launcher,
         fail_on_degraded=stored.fail_on_degraded,
         wait_s=stored.wait_s,
         budgets=stored.budgets,

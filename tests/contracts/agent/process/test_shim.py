@@ -165,6 +165,16 @@ async def test_a_rank_runs_on_the_processors_that_the_plan_names(attempt: Attemp
     assert said[2:] == [allowed_here()] * 2
 
 
+async def test_a_rank_without_a_launcher_runs_there_too(attempt: Attempt) -> None:
+    last = max(os.sched_getaffinity(0))
+    env = {"LOCAL_RANK": "1", "ORCHESTRATE_RANK_CPUS": f"nonsense;{last}"}
+    argv = ["grep", "Cpus_allowed_list", "/proc/self/status"]
+    await attempt.launch({"label": "rank-1", "rank": 1, "argv": argv, "env": env})
+    await attempt.to_end()
+
+    assert attempt.files["rank-1.out"].decode().split()[-1] == str(last)
+
+
 def allowed_here() -> str:
     """The processors of this process, as the kernel writes them."""
     return Path("/proc/self/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]
