@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.core.model.inventory import Cluster, TransportKind
+from orchestrator.core.model.inventory import SSH_LIBRARIES, Cluster
 
 
 def load_cluster(cluster: str, nodes: str) -> Cluster:
@@ -12,10 +12,14 @@ def load_cluster(cluster: str, nodes: str) -> Cluster:
     nodes that ``ssh`` would refuse: nothing has been contacted by then.
     """
     from orchestrator.adapters.catalog.catalog import Catalog
-    from orchestrator.parsing.inputs.selection import select_nodes
 
-    selected = select_nodes(Catalog.from_environment(os.environ).cluster(cluster), nodes)
-    if any(node.transport is not TransportKind.LOCAL for node in selected.nodes):
+    selected = Catalog.from_environment(os.environ).cluster(cluster)
+    # What a command does not need is not imported: it would begin later.
+    if nodes.strip():
+        from orchestrator.parsing.inputs.selection import select_nodes
+
+        selected = select_nodes(selected, nodes)
+    if any(node.transport in SSH_LIBRARIES for node in selected.nodes):
         from orchestrator.adapters.transport.ssh.target import check_configuration
 
         check_configuration(selected.nodes)

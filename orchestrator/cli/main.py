@@ -9,12 +9,10 @@ import os
 import select
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
-from click.shell_completion import CompletionItem
 
 from orchestrator import __version__
 from orchestrator.cli.outermost import (
@@ -27,12 +25,14 @@ from orchestrator.cli.outermost import (
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.suggest import did_you_mean
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _COMMANDS = "orchestrator.cli.commands"
 _OWN_OPTIONS = frozenset({"-h", "--help", "--version"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """A command to come: its module in the folder of its section below ``cli/commands``, and the
     line that help shows for it.
 
@@ -47,9 +47,7 @@ class Verb:
 
 
 _JOBS, _MACHINES, _RUNS, _NIGHTS = "Jobs", "Machines", "Runs", "Nights"
-_SUITES = "Suites"
-_PLANNING = "Planning"
-_SETUP = "Configuration"
+_SUITES, _PLANNING = "Suites", "Planning"
 _SETUP, _MONITORING = "Configuration", "Monitoring"
 VERBS = (
     Verb("run", "run", _JOBS, "Run a workload, or your own script."),
@@ -158,6 +156,8 @@ class LazyGroup(click.Group):
                 )
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         names = [name for name in self._verbs if name.startswith(incomplete)]
         items = [CompletionItem(name, help=self._verbs[name].summary) for name in names]
         return [*items, *click.Command.shell_complete(self, ctx, incomplete)]

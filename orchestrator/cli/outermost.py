@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from click import ClickException
@@ -30,6 +27,8 @@ def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
     sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
+        import json  # here, as below: commands that end well begin sooner
+
         record = _failed_result(error) if verb in _RESULT_VERBS else _error_record(error)
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
         sys.stdout.flush()
@@ -48,6 +47,8 @@ def report_internal(
     error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
 ) -> int:
     """Keep the traceback of a bug in a file and say where; returns 70."""
+    import traceback
+
     from orchestrator.cli.masking import mask_secrets
 
     trace = mask_secrets("".join(traceback.format_exception(error)), environ)
@@ -119,6 +120,8 @@ def _failed_result(error: OrchestrateError) -> dict[str, object]:
 
 def _keep_traceback(trace: str, environ: Mapping[str, str]) -> Path:
     """Write the traceback below the home directory; only the newest files stay."""
+    from datetime import UTC, datetime
+
     from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
     from orchestrator.adapters.store.layout import Layout
 

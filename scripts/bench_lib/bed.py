@@ -81,7 +81,8 @@ def make_bed(count: int, python: str, share: Sequence[str] = ()) -> Iterator[Bed
             work = folder / "work"
             work.mkdir()
             env = {"ORCHESTRATE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
-            env["PYTHONDONTWRITEBYTECODE"] = ""  # nobody compiles every module each time
+            # As installed programs have it: compiled in the round that warms up.
+            env["PYTHONDONTWRITEBYTECODE"] = ""
             yield Bed(folder=work, hosts=hosts, python=python, count=count, env=env)
         finally:
             hosts.down()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.parsing.inputs.yaml_source import MAX_DEPTH, parse_yaml, resolve_scalar
 from tests.time_limits import assert_within
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.main import main
-from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.security.looking import forms, steers

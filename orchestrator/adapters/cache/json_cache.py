@@ -20,13 +20,14 @@ MAX_BYTES = 8 << 20
 
 
 class JsonCache:
-    """The entries of one folder, made and read by one user.
+    """The entries of one folder, at most ``most``, made and read by one user.
 
     What cannot be read or written, or was put there by somebody else, is not there: nothing raises.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int = MOST) -> None:
         self._folder = folder
+        self._most = most
 
     def find(self, key: Mapping[str, Any]) -> Any:
         """What was kept for exactly this ``key``; None if nothing was."""
@@ -44,9 +45,14 @@ class JsonCache:
             return
         with suppress(OSError, UsageError):
             make_private_dir(self._folder)
-            write_atomic(self._path(key), content)
-            files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-            for path in files[:-MOST]:
+            write_atomic(self._path(key), content, durable=False)
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        files = list(self._folder.glob("*.json"))
+        if len(files) > self._most:
+            files.sort(key=lambda path: path.stat().st_mtime)
+            for path in files[: -self._most]:
                 path.unlink(missing_ok=True)
 
     def _path(self, key: Mapping[str, Any]) -> Path:

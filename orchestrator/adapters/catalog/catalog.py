@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.adapters.cache.inventories import Inventories
 from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.inventory import Cluster
 
@@ -39,8 +39,7 @@ _LISTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
+class CatalogEntry(NamedTuple):
     """A file that a name stands for; ``origin`` is project, home or bundled."""
 
     name: str

@@ -9,9 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.adapters.catalog.catalog import read_bounded
-from orchestrator.adapters.transport.ssh_config.files import SYSTEM_FOLDER, matching_paths
-from orchestrator.core.base.bounds import MAX_FILE_BYTES
+from orchestrator.adapters.transport.ssh_config.places import (
+    SYSTEM_FOLDER,
+    include_pattern,
+    matching_paths,
+)
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.parsing.importers.ansible import Surroundings, parse_ansible
 from orchestrator.parsing.importers.foreign_nodes import Imported, render_inventory
 from orchestrator.parsing.importers.hostfile import parse_hostfile
@@ -159,7 +163,7 @@ def _ssh_config(text: str, path: Path | None, source: str, *, skip_unknown: bool
 
 
 def _included(pattern: str, *, of_user: bool) -> Iterator[tuple[str, str]]:
-    for found in matching_paths(pattern, of_user=of_user):
+    for found in matching_paths(include_pattern(pattern, of_user=of_user)):
         yield str(found), _decoded(read_bounded(found), str(found))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool
     The directory must exist. Raises ``OSError``; ``path`` is then unchanged, and no temporary file
     stays.
     """
+    import tempfile  # commands that only read begin sooner
+
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:

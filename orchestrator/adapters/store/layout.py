@@ -4,7 +4,7 @@
 
     history.sqlite (also -wal, -shm)
     page.log
-    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/ examinations/
+    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/ cache/ssh/ examinations/
     suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl progress.json
@@ -32,12 +32,11 @@ from typing import NamedTuple
 
 from orchestrator.adapters.store.atomic_files import make_private_dir
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-_LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)")
-_EXCHANGE = re.compile(r"exchange-\d{1,7}\.jsonl")
-_ATTEMPT = re.compile(r"attempt-([1-9]\d{0,4})")
+# Patterns; commands that need none of them do not compile them.
+_RUN_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_LOG = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(out|err|jsonl)"
+_EXCHANGE = r"exchange-\d{1,7}\.jsonl"
+_ATTEMPT = r"attempt-([1-9]\d{0,4})"
 
 
 class LogFile(NamedTuple):
@@ -50,7 +49,7 @@ class LogFile(NamedTuple):
 
 def valid_run_id(text: str) -> bool:
     """Whether ``text`` is 1..128 of letters, digits, ``. _ -``: hence also a safe file name."""
-    return _RUN_ID.fullmatch(text) is not None
+    return re.fullmatch(_RUN_ID, text) is not None
 
 
 def _component(name: str) -> str:
@@ -152,7 +151,7 @@ class RunFolder:
 
     def log(self, node: str, file: str, attempt: int = 1) -> Path:
         """One log file, such as ``rank-3.err``. Raises ``ValueError`` for other names."""
-        if not _LOG.fullmatch(file):
+        if not re.fullmatch(_LOG, file):
             raise ValueError(f"not the name of a log: {file[:80]!r}")
         return self.node_logs(node, attempt) / file
 
@@ -200,7 +199,7 @@ class RunFolder:
 
     def exchange(self, node: str, file: str, attempt: int = 1) -> Path:
         """One rank's stream, ``exchange-3.jsonl``. Raises ``ValueError`` for other names."""
-        if not _EXCHANGE.fullmatch(file):
+        if not re.fullmatch(_EXCHANGE, file):
             raise ValueError(f"not the name of an exchange: {file[:80]!r}")
         return self.node_exchange(node, attempt) / file
 
@@ -211,7 +210,7 @@ class RunFolder:
         found: list[LogFile] = []
         for folder in (path for path in self.logs.iterdir() if path.is_dir()):
             for path in folder.iterdir():
-                attempt = _ATTEMPT.fullmatch(path.name)
+                attempt = re.fullmatch(_ATTEMPT, path.name)
                 if path.is_file():
                     found.append(LogFile(1, folder.name, path.name))
                 elif attempt is not None:
@@ -277,6 +276,11 @@ class Layout:
     def inventories(self) -> Path:
         """Inventories as they were validated."""
         return self.home / "cache" / "inventories"
+
+    @property
+    def ssh_answers(self) -> Path:
+        """What ``ssh`` said its configuration comes to."""
+        return self.home / "cache" / "ssh"
 
     @property
     def cost_tables(self) -> Path:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from orchestrator.adapters.transport.choose_transport import choose_transport
-from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
@@ -44,6 +43,8 @@ async def open_transport(spec: NodeSpec, *, limits: ConnectLimits | None = None)
 
 
 async def _open_local(spec: NodeSpec, limits: ConnectLimits) -> Transport:  # noqa: ARG001 - none
+    from orchestrator.adapters.transport.local_process import LocalTransport
+
     return LocalTransport(spec.name)
 
 

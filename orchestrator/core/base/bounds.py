@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 MAX_BYTES = 1 << 60
-MAX_FILE_BYTES = 1 << 20
-"""Of a configuration file that people write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ MAX_NAMES = 10_000
 MAX_NAME_LENGTH = 253
 MAX_DIGITS = 18
 
-_LITERAL = re.compile(r"[A-Za-z0-9._-]+")
-_DIGITS = re.compile(r"[0-9]+")
+_LITERAL = r"[A-Za-z0-9._-]+"  # a pattern; compiled by what expands
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -170,7 +169,7 @@ def _check_bounds(low: str, high: str, part: str, column: int) -> None:
     if part.strip().startswith("-") or high.startswith("-"):
         raise NodeSetError("a number in brackets has no minus sign; a range is like 1-4", column)
     for bound in (low, high):
-        if not _DIGITS.fullmatch(bound):
+        if not _is_digits(bound):
             raise NodeSetError("expected a number or a range like 1-4", column, bound)
         if len(bound) > MAX_DIGITS:
             raise NodeSetError(f"a number of more than {MAX_DIGITS} digits", column)
@@ -204,7 +203,7 @@ def _split_term(term: str, column: int) -> Iterator[tuple[int, str]]:
     at = 0
     while at < len(term):
         end = term.index("]", at) + 1 if term[at] == "[" else at
-        literal = _LITERAL.match(term, at)
+        literal = re.compile(_LITERAL).match(term, at)
         if literal is not None:
             end = literal.end()
         if end == at:
@@ -225,7 +224,11 @@ def _text_runs(name: str) -> list[str]:
 
 
 def _is_number(run: str) -> bool:
-    return len(run) <= MAX_DIGITS and _DIGITS.fullmatch(run) is not None
+    return len(run) <= MAX_DIGITS and _is_digits(run)
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _is_padded(digits: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 SHOWN_NAMES = 12
@@ -11,6 +10,8 @@ SHOWN_RUNS = 4
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like ``name``, or None when nothing is alike."""
+    import difflib  # only what is wrong needs it
+
     by_folded = {candidate.casefold(): candidate for candidate in valid}
     matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
     return by_folded[matches[0]] if matches else None

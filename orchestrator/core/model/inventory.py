@@ -32,6 +32,10 @@ class TransportKind(StrEnum):
     LOCAL = "local"
 
 
+# These follow the ssh_config that we read; the others have ssh read its own, or none.
+SSH_LIBRARIES = frozenset({TransportKind.ASYNCSSH, TransportKind.PARAMIKO})
+
+
 @wire("SshEndpoint")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshEndpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from orchestrator.adapters.transport.open_transport import open_transport
 from orchestrator.adapters.transport.transport import (
@@ -61,8 +61,7 @@ class GatheredOutput:
         pass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limits:
+class _Limits(NamedTuple):
     timeout_s: float
     width: int
     connect: ConnectLimits

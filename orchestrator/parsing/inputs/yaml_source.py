@@ -36,8 +36,8 @@ from ruamel.yaml.tokens import (
     FlowSequenceStartToken,
 )
 
-from orchestrator.core.base.bounds import MAX_FILE_BYTES
 from orchestrator.core.base.errors import SourceLocation, UsageError
+from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 
 MAX_DEPTH = 32
 MAX_NODES = 50_000

@@ -8,7 +8,8 @@ import re
 CUT_MARK = "…"
 DISPLAY_LIMIT = 2000
 
-_ESCAPES = re.compile(
+# Patterns; most commands never compile them.
+_ESCAPES = (
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC: titles, links, clipboard
     r"|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
@@ -17,18 +18,18 @@ _ESCAPES = re.compile(
 )
 # Controls, direction overrides, separators that terminals take for line ends, lone surrogates, and
 # characters that nobody sees but programs read.
-_CONTROLS = re.compile(
+_CONTROLS = (
     r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     r"\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-_LINE_END = re.compile(r"\r\n|\n|\r")
+_LINE_END = r"\r\n|\n|\r"
 
 
 def clean_line(text: str) -> str:
     """``text`` as one line without anything that could steer a terminal or reorder its text."""
     if text.isascii() and text.isprintable():
         return text
-    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\n", " "))).expandtabs(8)
+    return re.sub(_CONTROLS, "", re.sub(_ESCAPES, "", text.replace("\n", " "))).expandtabs(8)
 
 
 class LineDecoder:
@@ -59,7 +60,7 @@ class LineDecoder:
         if self._after_return:
             text = text.removeprefix("\n")
         self._after_return = text.endswith("\r")
-        *complete, rest = _LINE_END.split(text)
+        *complete, rest = re.split(_LINE_END, text)
         lines: list[str] = []
         for part in complete:
             self._keep(part)

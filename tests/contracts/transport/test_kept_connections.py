@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -253,3 +254,61 @@ def test_sockets_lie_where_their_path_is_short_enough(tmp_path: Path) -> None:
     home = tmp_path / ("h" * 90)
     folder = sockets_folder({"ORCHESTRATE_HOME": str(home), "XDG_RUNTIME_DIR": f"{tmp_path}/none"})
     assert folder.name == f"orchestrate-{os.geteuid()}"
+
+
+async def test_nobody_else_gets_in(make_sshd: MakeSshd, connect: Open) -> None:
+    """Another user reaches neither the socket nor the folder; theirs is not taken for ours."""
+    await says(await connect(make_sshd(), OPENSSH))
+    (socket,) = kept_sockets()
+    attempt = f"import socket; socket.socket(socket.AF_UNIX).connect({str(socket)!r})"
+
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["python3", "-I", "-c", attempt],
+        user="nobody",
+        capture_output=True,
+        text=True,
+        timeout=scaled(15),
+    )
+
+    assert done.returncode == 1
+    assert "PermissionError" in done.stderr
+    os.chown(socket.parent, pwd.getpwnam("nobody").pw_uid, -1)
+    try:
+        with pytest.raises(UsageError) as caught:
+            sockets_folder(os.environ)
+    finally:
+        os.chown(socket.parent, os.geteuid(), -1)
+    assert caught.value.id == "OR-STORE-011"
+
+
+@pytest.fixture
+def full_disk(kept: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The sockets' folder, on a disk without a free byte, or without a free inode."""
+    kept.mkdir(mode=0o700)
+    mounted = ["mount", "-t", "tmpfs", "-o", f"{request.param},mode=700", "tmpfs", str(kept)]
+    subprocess.run(mounted, check=True, timeout=scaled(10))
+    (kept / "filler").write_bytes(bytes(4096) if "size" in request.param else b"")
+    yield kept
+    for socket in kept_sockets():
+        end_master(socket)
+    subprocess.run(["umount", "-l", str(kept)], check=True, timeout=scaled(10))
+
+
+@pytest.mark.parametrize("full_disk", ["size=4k"], indirect=True)
+async def test_no_free_byte_under_the_sockets(
+    make_sshd: MakeSshd, connect: Open, full_disk: Path
+) -> None:
+    """A connection needs none; only the note for ``connections list`` is missing."""
+    await says(await connect(make_sshd(), OPENSSH))
+    (held,) = kept_connections(os.environ)
+    assert (held.words, held.path.parent) == ("", full_disk)
+
+
+@pytest.mark.parametrize("full_disk", ["nr_inodes=2"], indirect=True)
+async def test_no_free_inode_under_the_sockets(
+    make_sshd: MakeSshd, connect: Open, full_disk: Path
+) -> None:
+    error = await refused(connect, make_sshd(), OPENSSH)
+    assert error.id == "OR-SSH-016"
+    assert str(full_disk) in str(error)

@@ -17,13 +17,13 @@ from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.ssh_program import read_settings
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
 from orchestrator.core.model.inventory import SshEndpoint
-from orchestrator.parsing.ssh_config.hops import Hop, parse_hops
 
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.transport import ConnectLimits
+    from orchestrator.parsing.ssh_config.hops import Hop
 
 MAX_HOPS = 8
-_TOKEN = re.compile(r"%(.?)", re.DOTALL)
+_TOKENS = "(?s)%(.?)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,8 @@ def _hops(endpoint: SshEndpoint, settings: SshSettings) -> tuple[Hop, ...]:
     text = settings.first("proxyjump")
     if text in {"", "none"}:
         return ()
+    from orchestrator.parsing.ssh_config.hops import parse_hops
+
     try:
         return parse_hops(_expand_tokens(text, endpoint, settings))
     except ValueError as error:
@@ -121,7 +123,7 @@ def _expand_tokens(text: str, endpoint: SshEndpoint, settings: SshSettings) -> s
             raise ValueError(f"no such token: {found[0]}")
         return tokens[found[1]]
 
-    return _TOKEN.sub(value, text)
+    return re.sub(_TOKENS, value, text)
 
 
 def _jump_endpoint(endpoint: SshEndpoint, hop: Hop) -> SshEndpoint:

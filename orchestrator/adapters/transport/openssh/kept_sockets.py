@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shlex
 import socket
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.adapters.store.layout import Layout
@@ -33,8 +33,7 @@ MAX_NOTE_BYTES = 4096
 ANSWER_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptConnection:
+class KeptConnection(NamedTuple):
     """One that is held now: the words for ``ssh`` that lead there, since when (wall clock, in
     seconds), and whether a command uses it.
     """
@@ -45,8 +44,7 @@ class KeptConnection:
     in_use: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedSocket:
+class ClaimedSocket(NamedTuple):
     """A socket's path that no other command uses while ``lock`` is open."""
 
     path: Path
@@ -74,23 +72,42 @@ def sockets_folder(environ: Mapping[str, str]) -> Path:
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     places = [Path(runtime, "orchestrate")] if runtime and Path(runtime).is_dir() else []
     places.append(Layout.from_environment(environ).home / "ssh")
-    places.append(Path(tempfile.gettempdir(), f"orchestrate-{os.geteuid()}"))
     short = (place for place in places if len(os.fsencode(place)) <= MAX_FOLDER_BYTES)
-    return make_private_dir(next(short, places[-1]))
+    return make_private_dir(next(short, None) or _folder_for_long_homes())
+
+
+def _folder_for_long_homes() -> Path:
+    import tempfile  # most have no need of it
+
+    return Path(tempfile.gettempdir(), f"orchestrate-{os.geteuid()}")
 
 
 def claim_socket(way: Way, environ: Mapping[str, str]) -> ClaimedSocket:
-    """The first one for this node that is free. Raises ``PreflightError`` when all are in use."""
+    """The first one for this node that is free. Raises ``PreflightError`` when all are in use, and
+    where no file can be made.
+    """
     folder, name = sockets_folder(environ), _digest(way)
+    note = shlex.join(way.endpoint.argv).encode(errors="replace")
     for number in range(MOST_AT_ONCE):
         path = folder / f"{name}-{number}"
-        lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise openssh_errors.no_socket(way.endpoint, folder, error) from error
         if _is_free(lock):
-            os.ftruncate(lock, 0)
-            os.write(lock, shlex.join(way.endpoint.argv).encode(errors="replace"))
+            _write_note(lock, note)
             return ClaimedSocket(path, lock)
         os.close(lock)
     raise openssh_errors.too_many_at_once(way.endpoint, MOST_AT_ONCE)
+
+
+def _write_note(lock: int, note: bytes) -> None:
+    """For ``connections list``; a full disk keeps nobody from connecting."""
+    if os.pread(lock, len(note) + 1, 0) == note:
+        return
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.write(lock, note)
 
 
 def kept_connections(environ: Mapping[str, str]) -> list[KeptConnection]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
 from orchestrator.adapters.transport.ssh.failures import HandshakeCut, Refused
@@ -13,23 +12,21 @@ from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.adapters.transport.transport import ConnectLimits
 
 MAX_SHOWN = 400
 # ssh names no address where it speaks through a jump host or a ProxyCommand.
 _ON_THE_WAY = "UNKNOWN port 65535"
 _OWN_END = "kex_exchange_identification: "
-_SHOWN_KEY = re.compile(
-    r"fingerprint for the (\S+) key sent by the remote host is\s+(SHA256:\S+?)\.?\s"
-)
-_KNOWN_KEY = re.compile(r"Offending \S+ key in (\S+)")
-_DROPPED = re.compile(
-    r"(kex|ssh)_exchange_identification|Connection (closed|reset) by|banner exchange"
-)
+# Patterns; compiled only when something fails.
+_SHOWN_KEY = r"fingerprint for the (\S+) key sent by the remote host is\s+(SHA256:\S+?)\.?\s"
+_KNOWN_KEY = r"Offending \S+ key in (\S+)"
+_DROPPED = "(kex|ssh)_exchange_identification|Connection (closed|reset) by|banner exchange"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
+class _Failure(NamedTuple):
     """One kind of failure; ``found`` is a pattern in what ``ssh`` says of it. ``what`` and
     ``remedy`` may hold ``{host}``, ``{address}``, ``{ssh}`` and ``{verbose}``.
     """
@@ -97,7 +94,7 @@ _FAILURES = (
     _UNREACHABLE,
     _Failure(
         id="OR-SSH-007",
-        found=_DROPPED.pattern,
+        found=_DROPPED,
         what="{address} closed the connection during the handshake",
         remedy="wait a minute and run again (sshd's MaxStartups, a ban, a node shutting down); if "
         "it stays: {verbose}, and sshd's log",
@@ -175,7 +172,7 @@ def _error(
 
 def _summarize_keys(words: str) -> str:
     """What a screenful about a changed host key comes to."""
-    shown, known = _SHOWN_KEY.search(words), _KNOWN_KEY.search(words)
+    shown, known = re.search(_SHOWN_KEY, words), re.search(_KNOWN_KEY, words)
     if not (shown and known):
         return ""
     return (
@@ -211,6 +208,17 @@ def too_many_at_once(endpoint: SshEndpoint, most: int) -> PreflightError:
         where=endpoint.host,
         why="each holds a connection of its own",
         remedy="wait for some of them to end: orchestrate ps",
+    )
+
+
+def no_socket(endpoint: SshEndpoint, folder: Path, error: OSError) -> PreflightError:
+    return PreflightError(
+        f"no connection can be held in {folder}",
+        id="OR-SSH-016",
+        where=endpoint.host,
+        why=error.strerror or str(error),
+        remedy=f"make room there (df -h {shlex.quote(str(folder))}), or let ORCHESTRATE_HOME name "
+        "another folder",
     )
 
 

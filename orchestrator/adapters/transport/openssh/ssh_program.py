@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
+import os
 from collections.abc import Sequence
 
 from orchestrator.adapters.transport.openssh import openssh_errors
+from orchestrator.adapters.transport.openssh.config_sources import find_sources
+from orchestrator.adapters.transport.openssh.remembered_answers import RememberedAnswers
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings, parse_settings
 from orchestrator.adapters.transport.ssh.failures import slow_configuration
 from orchestrator.core.model.inventory import SshEndpoint
@@ -19,13 +21,25 @@ KILLED_WITHIN_S = 5.0
 
 async def read_settings(endpoint: SshEndpoint, timeout_s: float) -> SshSettings:
     """What the configuration comes to. Raises ``UsageError`` and ``PreflightError``."""
-    argv = ("ssh", "-G", *endpoint.argv)
-    code, text, words = await run_ssh(argv, timeout_s)
+    answers = RememberedAnswers(os.environ)
+    if (kept := answers.find(endpoint)) is not None:
+        return parse_settings(kept)
+    sources = find_sources(endpoint.ssh_config)
+    # -v: it then says which files it reads.
+    code, text, words = await run_ssh(("ssh", "-G", "-v", *endpoint.argv), timeout_s)
     if code is None:
         raise slow_configuration(endpoint, endpoint.host, timeout_s)
     if code != 0:
-        raise openssh_errors.refused_configuration(endpoint, words)
-    return parse_settings(text)
+        raise openssh_errors.refused_configuration(endpoint, _without_debug(words))
+    settings = parse_settings(text)
+    if sources is not None:
+        answers.keep(endpoint, settings, sources, words)
+    return settings
+
+
+def _without_debug(words: str) -> str:
+    lines = words.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("debug1: ", "OpenSSH_")))
 
 
 async def run_ssh(argv: Sequence[str], timeout_s: float) -> tuple[int | None, bytes, str]:
@@ -33,6 +47,8 @@ async def run_ssh(argv: Sequence[str], timeout_s: float) -> tuple[int | None, by
 
     An ``ssh`` in the background keeps the streams that it was given: a pipe would not end.
     """
+    import tempfile  # not for those that only use what is kept
+
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as words:
         process, code = None, None
         # The start is within the limit, too: when a loop ends it cancels asyncio's own part of a

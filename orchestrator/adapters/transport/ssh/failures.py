@@ -8,23 +8,27 @@ OR-SSH-005  name not resolvable                   OR-SSH-010  host key revoked
 OR-SSH-011  the login shell does not run the command
 OR-SSH-012  the ProxyCommand failed               OR-SSH-013  ssh_config takes too long
 OR-SSH-014  ssh refuses its configuration         OR-SSH-015  no time to keep connections for
+OR-SSH-016  no socket for a kept connection
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from typing import TYPE_CHECKING
 
-from orchestrator.adapters.transport.ssh.known_hosts import HostKey, Trust
-from orchestrator.adapters.transport.ssh.proxy import ENDING_S, ProxyEnding, ProxyProcess
-from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import NotStarted
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Outcome, describe_outcome
 from orchestrator.core.model.inventory import SshEndpoint
 
+if TYPE_CHECKING:
+    from orchestrator.adapters.transport.ssh.known_hosts import HostKey, Trust
+    from orchestrator.adapters.transport.ssh.proxy import ProxyEnding, ProxyProcess
+    from orchestrator.adapters.transport.ssh.target import Target
+
 # What OpenSSH as a ProxyCommand says when its own server drops the connection.
-_DROPPED = re.compile(r"(kex|ssh)_exchange_identification|Connection (closed|reset) by")
+_DROPPED = r"(kex|ssh)_exchange_identification|Connection (closed|reset) by"
 
 
 class HandshakeCut(PreflightError):
@@ -143,6 +147,8 @@ def handshake_cut(target: Target, why: str) -> HandshakeCut:
 def through_proxy(target: Target, proxy: ProxyProcess, error: PreflightError) -> PreflightError:
     """What to blame for ``error``: the ProxyCommand, if it failed by itself. Waits a moment."""
     if isinstance(error, HandshakeCut):
+        from orchestrator.adapters.transport.ssh.proxy import ENDING_S, ProxyEnding
+
         ending = proxy.ending(ENDING_S)
         # One that just ended has carried the connection, and the far end closed it.
         if ending is None or ending == ProxyEnding(0, ""):
@@ -155,7 +161,7 @@ def through_proxy(target: Target, proxy: ProxyProcess, error: PreflightError) ->
 
 def _failed_proxy(target: Target, ending: ProxyEnding) -> PreflightError:
     how = f"ended with code {ending.code}" if ending.code >= 0 else "was killed by a signal"
-    transient = not ending.words or _DROPPED.search(ending.words)
+    transient = not ending.words or re.search(_DROPPED, ending.words)
     kind = HandshakeCut if transient else PreflightError
     return kind(
         f"the ProxyCommand {how}",

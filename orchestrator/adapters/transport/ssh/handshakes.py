@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import random
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
-
-import stamina
 
 from orchestrator.adapters.transport.ssh.failures import HandshakeCut
 from orchestrator.adapters.transport.transport import ConnectLimits
 
 BACKOFF_INITIAL_S = 0.1
 BACKOFF_MAX_S = 3.0
+JITTER_S = 0.5
 
 T = TypeVar("T")
-
-# The last error tells the story; without a handler each retry would print a line.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class Handshakes:
@@ -34,20 +30,27 @@ class Handshakes:
 
     async def perform(self, server: Hashable, connect: Callable[[], Awaitable[T]]) -> T:
         """``connect`` to ``server`` in turn; again, with a growing pause, if it cut that short."""
-        async for attempt in stamina.retry_context(
-            on=HandshakeCut,
-            attempts=self._limits.attempts,
-            timeout=self._limits.connect_timeout_s * 2,
-            wait_initial=BACKOFF_INITIAL_S,
-            wait_max=BACKOFF_MAX_S,
-            wait_jitter=BACKOFF_INITIAL_S * 5,
-        ):
-            with attempt:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.connect_timeout_s * 2
+        attempt = 1
+        while True:
+            try:
                 async with self._turn_at(server), self._all:
                     return await connect()
-        raise AssertionError("stamina tries at least once")
+            except HandshakeCut:
+                pause_s = _pause_after(attempt)
+                if attempt >= self._limits.attempts or loop.time() + pause_s >= deadline:
+                    raise
+            await asyncio.sleep(pause_s)
+            attempt += 1
 
     def _turn_at(self, server: Hashable) -> asyncio.Semaphore:
         return self._per_server.setdefault(
             server, asyncio.Semaphore(self._limits.handshakes_per_host)
         )
+
+
+def _pause_after(attempt: int) -> float:
+    """Seconds: doubled each time, and not the same for all who were cut at once."""
+    grown_s = min(BACKOFF_INITIAL_S * 2.0 ** (attempt - 1), BACKOFF_MAX_S)
+    return grown_s + random.uniform(0, JITTER_S)

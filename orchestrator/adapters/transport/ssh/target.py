@@ -13,7 +13,7 @@ from orchestrator.adapters.transport.ssh_config.evaluation import evaluate_confi
 from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_all, read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
 from orchestrator.core.base.errors import PreflightError, SourceLocation, UsageError
-from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
+from orchestrator.core.model.inventory import SSH_LIBRARIES, NodeSpec, SshEndpoint
 from orchestrator.parsing.ssh_config.hops import Hop, parse_hops
 
 MAX_HOPS = 8
@@ -117,8 +117,7 @@ def check_configuration(nodes: Iterable[NodeSpec]) -> None:
 
     Raises :class:`UsageError`.
     """
-    ours = (TransportKind.ASYNCSSH, TransportKind.PARAMIKO)  # else ssh may read its files itself
-    remote = (node for node in nodes if node.transport in ours)
+    remote = (node for node in nodes if node.transport in SSH_LIBRARIES)
     for chosen in dict.fromkeys(node.ssh.ssh_config for node in remote):
         read_all(read_config(chosen))
 

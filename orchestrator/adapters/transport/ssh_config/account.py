@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import os
 import pwd
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ def current_account() -> Account:
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
+        import getpass
+
         return Account(getpass.getuser(), str(Path.home()), uid)
     return Account(entry.pw_name, entry.pw_dir, uid)
 

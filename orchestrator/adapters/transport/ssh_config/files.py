@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 import grp
 import os
 import stat
@@ -12,11 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.transport.ssh_config.account import current_account
+from orchestrator.adapters.transport.ssh_config.places import (
+    expand_home,
+    include_pattern,
+    matching_paths,
+    system_config,
+    users_config,
+)
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
 from orchestrator.parsing.ssh_config.values import READERS
 
-SYSTEM_FOLDER = Path("/etc/ssh")
 MAX_DEPTH = 16
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -48,10 +53,9 @@ def read_config(chosen: str | None) -> list[ConfigFile]:
     """
     if chosen is not None:
         return (
-            [] if chosen.lower() == "none" else [_chosen_file(_expand_home(chosen) or Path(chosen))]
+            [] if chosen.lower() == "none" else [_chosen_file(expand_home(chosen) or Path(chosen))]
         )
-    users = Path(current_account().home, ".ssh", "config")
-    system = SYSTEM_FOLDER / "ssh_config"
+    users, system = users_config(), system_config()
     found = []
     if _is_readable(users):
         _check_permissions(users)
@@ -99,7 +103,7 @@ def included_files(directive: Directive, *, of_user: bool, depth: int) -> Iterat
     for word in directive.words:
         if word.startswith("~") and not of_user:
             raise _no_home(directive)
-        for path in matching_paths(word, of_user=of_user):
+        for path in matching_paths(include_pattern(word, of_user=of_user)):
             _check_permissions(path)
             yield ConfigFile(read_file(path), of_user)
 
@@ -107,24 +111,6 @@ def included_files(directive: Directive, *, of_user: bool, depth: int) -> Iterat
 def _no_home(directive: Directive) -> UsageError:
     what = "an Include with '~': a file of the system has no home directory"
     return UsageError(what, id="OR-SSH-023", where=directive.place)
-
-
-def matching_paths(pattern: str, *, of_user: bool) -> list[Path]:
-    """The files that a pattern of ``Include`` means, by name; hidden ones only if it says so."""
-    base = "~/.ssh" if of_user else str(SYSTEM_FOLDER)
-    anchored = pattern if pattern.startswith(("/", "~")) else f"{base}/{pattern}"
-    # The one place where OpenSSH takes the home directory from the environment: its glob does.
-    path = _expand_home(anchored)
-    names = glob.glob(str(path)) if path else []  # noqa: PTH207 - pathlib finds hidden files
-    return [Path(name) for name in sorted(names) if Path(name).is_file()]
-
-
-def _expand_home(path: str) -> Path | None:
-    """With the home directory of the environment for ``~``; None: there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return None
 
 
 def _check_permissions(path: Path) -> None:
