@@ -225,8 +225,8 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         name="screens-can-be-steered",
         promise="nothing that a node says steers a terminal",
         file="orchestrator/parsing/replies/display_text.py",
-        old='return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\\n", " "))).expandtabs(8)',
-        new='return text.replace("\\n", " ").expandtabs(8)',
+        old='return re.sub(_CONTROLS, "", re.sub(_ESCAPES, "", text.replace("\\n", " ")))',
+        new='return text.replace("\\n", " ")',
         tests=("tests/security/test_screens.py::test_commands_about_runs",),
     ),
     Mutant(

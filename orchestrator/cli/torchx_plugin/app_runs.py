@@ -76,7 +76,7 @@ def look_at(folder: RunFolder) -> AppRun:
     state = PENDING if machine.current_phase(known) in BEFORE_RANKS else RUNNING
     names = [share.name for share in known.plan.nodes] if known.plan is not None else []
     gone = liveness(read_identity(folder.coordinator)) is Liveness.DEAD
-    message = f"nobody coordinates it; {ways_on(folder.run_id)}" if gone else ""
+    message = f"its coordinator is gone; {ways_on(folder.run_id)}" if gone else ""
     return AppRun(state=state, message=message, replicas=tuple((n, state) for n in names), **named)
 
 

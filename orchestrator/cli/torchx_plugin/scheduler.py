@@ -110,7 +110,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         try:
             return AppDryRunInfo(self._order(app, cfg), str)
         except Unsupported as what:
-            raise Refused(f"the orchestrate scheduler cannot honour {what}") from None
+            raise Refused(f"this scheduler cannot honour {what}") from None
 
     def _order(self, app: AppDef, cfg: Mapping[str, Any]) -> RunOrder:
         role = refuse_app(app)
@@ -244,7 +244,7 @@ def _refuse_image(role: Role) -> None:
     """
     if role.image not in ("", torchx.IMAGE) and not Path(role.image).is_dir():
         what = f"image {role.image}: ranks run in the Python environment that the inventory names"
-        raise Refused(f"the orchestrate scheduler cannot honour {what}")
+        raise Refused(f"this scheduler cannot honour {what}")
 
 
 def _cluster(name: str) -> str:

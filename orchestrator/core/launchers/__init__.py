@@ -107,5 +107,5 @@ def choose_launcher(
     asked = min((name for name in variables if name.startswith(READ_BY_TORCHRUN)), default="")
     if asked:
         return "torchrun", f"{asked} is set, which torchrun reads"
-    why = "a Python script: ranks get what torchrun tells them, and no torchrun is waited for"
+    why = "a Python script: ranks get the variables that torchrun sets, and start without it"
     return for_scripts, why
