@@ -96,7 +96,7 @@ def test_a_missing_module_is_named() -> None:
 def test_launchers_are_chosen_with_a_reason() -> None:
     script = planned(by_direct("a"), found("a"))
     assert (script.launcher, script.head.processes[0].label) == ("direct", "rank-0")
-    assert "what torchrun tells them" in script.launcher_reason
+    assert "variables that torchrun sets" in script.launcher_reason
     bare = planned(request("a"), found("a", torch=""))
     assert bare.launcher == "direct"
     assert "torch is not installed" in bare.launcher_reason
