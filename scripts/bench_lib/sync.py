@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def _unchanged(project: _Project) -> Case:
 
 
 def _changed(project: _Project) -> Case:
-    ways = {
+    ways: dict[str, Callable[[], Sample]] = {
         OURS: project.run_ours,
         RSYNC: project.run_rsync,
         KEPT_OURS: project.run_kept_ours,

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from orchestrator.adapters.agent_client.package import EPOCH, agent_package
-from orchestrator.adapters.sync.code_snapshot import Snapshot, files_changed_error
+from orchestrator.adapters.sync.code_snapshot import Snapshot
+from orchestrator.adapters.sync.file_digests import files_changed_error
 from orchestrator.adapters.sync.pack import ContentChanged, PackPart
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.model.plan import Plan
@@ -60,11 +61,12 @@ def _smaller(part: PackPart) -> bytes:
 
 
 async def _parts(snapshot: Snapshot) -> Mapping[str, bytes]:
-    count = len(snapshot.manifest.blobs())
+    contents = snapshot.contents
+    count = len(contents.blobs)
     every = ((1 << count) - 1).to_bytes((count + 7) // 8, "little")
     parts = {}
     try:
-        async with snapshot.pack(every) as pack:
+        async with contents.pack(every) as pack:
             for number in range(len(pack)):
                 part = await pack.part(number)
                 parts[f"part-{number:06}{'.z' if part.compressed else ''}"] = _smaller(part)

@@ -136,13 +136,15 @@ def _leader_worker_set(plan: Plan, settings: PodSettings) -> dict[str, object]:
 
 def _service(settings: PodSettings, port: int, shape: Shape) -> dict[str, object]:
     """Where ranks do not communicate, every pod has a server of its own; else the leader has it."""
-    alone = {} if shape is Shape.INDEPENDENT else {LWS_INDEX: "0"}
+    selector = {LWS_NAME: settings.name}
+    if shape is not Shape.INDEPENDENT:
+        selector[LWS_INDEX] = "0"
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _metadata(settings, f"{settings.name}-serve"),
         "spec": {
-            "selector": {LWS_NAME: settings.name, **alone},
+            "selector": selector,
             "ports": [{"port": port, "targetPort": port, "protocol": "TCP"}],
         },
     }

@@ -62,8 +62,7 @@ class Pod:
         launch_attempt(Reservations(), self._layout, request)
         self._names = {name: request[name] for name in ("run", "node", "attempt", "grace_s")}
         signal.signal(signal.SIGCHLD, _take_in_orphans)
-        if self._stopped:  # while they were started
-            self._stop()
+        self._stop_if_asked()  # while they were started
         self._limit_time()
         return self._follow()
 
@@ -105,11 +104,11 @@ class Pod:
         """The first reason counts; Kubernetes kills who does not end in time."""
         if not self._stopped:
             self._stopped = TIMED_OUT if number == signal.SIGALRM else TERMINATED
-            if self._names:
-                self._stop()
+            self._stop_if_asked()
 
-    def _stop(self) -> None:
-        stop_attempt(self._layout, self._names)
+    def _stop_if_asked(self) -> None:
+        if self._stopped and self._names:
+            stop_attempt(self._layout, self._names)
 
     def _follow(self) -> tuple[int, str]:
         """Until the supervisor is gone, and everything that it left is shown."""
