@@ -159,6 +159,8 @@ def test_the_ignore_file_wins_as_rules_of_the_command_line_do(
     # A path that is spelled out reaches into ignored folders, which git has nothing like.
     stronger = [rule for rule in stronger if not (rule.startswith("!") and "/" in rule[1:-1])]
     stronger = [rule for rule in stronger if rule.strip() and rule[0] != "#"]
+    # What cannot be shown is shown as "?", which would mean something.
+    stronger = [rule for rule in stronger if rule.isprintable()]
     with _outside_git() as root:
         _plant(root / "tree", files, ".gitignore", weaker)
         text = "\n".join(stronger)
