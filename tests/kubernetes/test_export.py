@@ -147,3 +147,19 @@ def test_code_that_no_config_map_holds_is_named(
     assert main([*COMMAND, *job, "--", "train.py"]) == 0
     assert sum(path.stat().st_size for path in Path("there/code").glob("*/*")) > 1536 * 1024
     assert "bring the folder there/code into the claim code" in capsys.readouterr().err
+
+
+def test_nodes_that_are_asked_count_in_place_of_the_inventory(
+    capsys: pytest.CaptureFixture[str], own_folder: Path
+) -> None:
+    """Their processors and GPUs, over SSH as for a plan; here without it."""
+    here = f"{{transport: local, workdir: '{own_folder / 'node'}'}}"
+    (own_folder / "here.yaml").write_text(f"name: here\ndefaults: {here}\nnodes: [n1]\n")
+
+    assert main([*COMMAND, "-C", "here.yaml", "--probe", "--workdir", ".", "--", "train.py"]) == 0
+
+    said = capsys.readouterr()
+    (pod,) = pod_specs(read_objects(said.out))
+    env = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
+    assert int(env["OMP_NUM_THREADS"]) >= 1
+    assert "CPUs may be used) [threads-share-cpus]" in said.out

@@ -153,6 +153,19 @@ def test_ranks_run_with_logs_markers_and_outputs_as_over_ssh(export: Export, pod
     assert records[-1]["clean"] is True
 
 
+def test_final_figures_are_shown(export: Export, pods: Pods) -> None:
+    """As a rank reports them through the kit; points of a series are in its report alone."""
+    script = (
+        "import orchestrate_kit as kit\n"
+        "kit.metric('loss', 2.5, 'nats', step=1)\n"
+        "kit.metric('loss', 1.25, 'nats')\n"
+    )
+
+    code, out, _ = pods.run(export(script))
+
+    assert (code, out) == (0, "[rank0]: loss = 1.25 nats\n")
+
+
 def test_the_first_rank_that_fails_names_the_cause(export: Export, pods: Pods) -> None:
     """Its code is the pod's, its last line is the reason, and the others end at once."""
     script = (
@@ -194,6 +207,33 @@ def test_kubernetes_may_end_a_pod(export: Export, pods: Pods) -> None:
 
     assert (process.returncode, out) == (143, "[rank0]: saved\n")
     assert err == "orchestrate: the ranks were stopped\n"
+
+
+def test_a_pod_that_waits_for_its_leader_can_be_ended(export: Export, pods: Pods) -> None:
+    """It says whom it waits for, and does not wait for its grace to pass."""
+    objects = export("print('never')\n", "--serving", "8000", nodes=2)
+    process = pods.start(objects, 1, LWS_LEADER_ADDRESS="not..yet")
+    assert process.stderr is not None
+    waiting = "orchestrate: waiting for not..yet, where the ranks meet\n"
+    assert process.stderr.readline() == waiting
+
+    process.terminate()
+    out, err = communicate(process, ENDS_WITHIN_S)
+
+    assert (process.returncode, out) == (143, "")
+    assert err == "orchestrate: stopped before its ranks were started\n"
+
+
+def test_a_leader_that_never_comes_is_named(export: Export, pods: Pods) -> None:
+    objects = export("print('never')\n", "--serving", "8000", "--budget", "prepare=1", nodes=2)
+
+    process = pods.start(objects, 1, LWS_LEADER_ADDRESS="not..yet")
+    _, err = communicate(process, ENDS_WITHIN_S)
+    assert process.returncode == 4
+    assert "not..yet, where the ranks meet, has no address after 1 s" in err
+
+    _, err = communicate(pods.start(objects, 0), ENDS_WITHIN_S)
+    assert "LWS_LEADER_ADDRESS is not set: this is no pod of a group" in err
 
 
 def test_the_time_of_the_ranks_is_limited(export: Export, pods: Pods) -> None:

@@ -48,6 +48,7 @@ class Pod:
         self._told = told
         self._layout = layout
         self._names: dict[str, Any] = {}
+        self._launching = False
         self._stopped = 0
 
     def run(self, code: str) -> tuple[int, str]:
@@ -57,8 +58,7 @@ class Pod:
         bring_code(self._layout, code, self._told.plan["code"])
         self._check_interpreter()
         request = self._launch_request()
-        if self._stopped:
-            return self._stopped, "stopped before its ranks were started"
+        self._launching = True
         launch_attempt(Reservations(), self._layout, request)
         self._names = {name: request[name] for name in ("run", "node", "attempt", "grace_s")}
         signal.signal(signal.SIGCHLD, _take_in_orphans)
@@ -75,12 +75,15 @@ class Pod:
 
     def _places(self) -> dict[str, str]:
         """What this pod knows only now."""
-        places = {LEADER: os.environ.get(LEADER_ADDRESS, "")}
-        point = self._told.meeting_point.replace(LEADER, places[LEADER])
-        if point:
-            within_s = float(self._told.plan["budgets"]["prepare_s"])
-            places[INTERFACE] = await_interface(point, within_s)
-        return places
+        point = self._told.meeting_point
+        if not point:
+            return {}
+        leader = os.environ.get(LEADER_ADDRESS, "")
+        if point == LEADER and not leader:
+            raise AgentFault(ABSENT, f"{LEADER_ADDRESS} is not set: this is no pod of a group")
+        within_s = float(self._told.plan["budgets"]["prepare_s"])
+        interface = await_interface(point.replace(LEADER, leader), within_s)
+        return {LEADER: leader, INTERFACE: interface}
 
     def _check_interpreter(self) -> None:
         """Before anything starts: does the image have what the ranks import?"""
@@ -102,9 +105,12 @@ class Pod:
 
     def _on_end(self, number: int, _: FrameType | None) -> None:
         """The first reason counts; Kubernetes kills who does not end in time."""
-        if not self._stopped:
-            self._stopped = TIMED_OUT if number == signal.SIGALRM else TERMINATED
-            self._stop_if_asked()
+        if self._stopped:
+            return
+        self._stopped = TIMED_OUT if number == signal.SIGALRM else TERMINATED
+        if not self._launching:
+            end_pod(self._stopped, "stopped before its ranks were started")
+        self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self._stopped and self._names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
@@ -20,15 +21,18 @@ def await_interface(host: str, within_s: float) -> str:
     """The interface towards ``host``, whose name Kubernetes makes known once its pod has an
     address. Raises :class:`AgentFault` if it does not within ``within_s``.
     """
+    interface = _interface_towards(host)
+    if interface:
+        return interface
+    os.write(2, f"orchestrate: waiting for {host}, where the ranks meet\n".encode())
     deadline = time.monotonic() + within_s
-    while True:
-        interface = _interface_towards(host)
-        if interface:
-            return interface
+    while not interface:
         if time.monotonic() >= deadline:
             what = f"{host}, where the ranks meet, has no address after {within_s:g} s"
             raise AgentFault(ABSENT, what + ": is that pod scheduled?")
         time.sleep(POLL_S)
+        interface = _interface_towards(host)
+    return interface
 
 
 def _interface_towards(host: str) -> str:

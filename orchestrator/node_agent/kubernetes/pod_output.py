@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,10 +12,10 @@ from orchestrator.node_agent.base.wire import FrameWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
-RANK_LOG = re.compile(r"rank-(\d{1,7})\.(?:out|err)\Z")
+RANK_FILE = re.compile(r"rank-(\d{1,7})\.(?:out|err|jsonl)\Z")
 MAX_LINE_BYTES = 64 * 1024
 ENDINGS = frozenset({"rank-exited", "process-exited"})
 SUCCESS = {"exited": 0}
@@ -22,7 +23,8 @@ FAILED, SIGNALLED = 1, 128
 
 
 class PodOutput(FrameWriter):
-    """Stands for the coordinator in a watch: writes lines, and keeps what the supervisor records.
+    """Stands for the coordinator in a watch: writes what ranks print and their final figures, and
+    keeps what the supervisor records.
 
     Lines begin with their rank as torch writes it, which ``orchestrate diagnose`` understands.
     """
@@ -38,6 +40,9 @@ class PodOutput(FrameWriter):
         event = frame.get("event")
         if event == "log":
             self._write_log(str(frame["file"]), payload)
+        elif event == "report":
+            figures = [figure.encode() for figure in final_figures(payload)]
+            self._write_lines(str(frame["file"]), figures)
         elif event == "supervisor" and frame["record"].get("event") in (*ENDINGS, "concluded"):
             self.records.append(frame["record"])
         if self.credit is not None:
@@ -54,7 +59,7 @@ class PodOutput(FrameWriter):
         self._write_lines(file, lines)
 
     def _write_lines(self, file: str, lines: list[bytes]) -> None:
-        rank = RANK_LOG.match(file)
+        rank = RANK_FILE.match(file)
         head = f"[rank{rank.group(1)}]: " if rank else f"[{file.rpartition('.')[0]}]: "
         view = memoryview(b"".join(head.encode() + line + b"\n" for line in lines))
         while view:
@@ -65,6 +70,20 @@ class PodOutput(FrameWriter):
         for file, rest in list(self._rests.items()):
             self._write_lines(file, [rest])
         self._rests.clear()
+
+
+def final_figures(reports: bytes) -> Iterator[str]:
+    """What ranks report as final, in words; a coordinator would put it into the result.
+
+    Nothing of it is trusted: a line that is no report is left out.
+    """
+    for line in reports.splitlines():
+        try:
+            told = json.loads(line)
+            if told["type"] == "metric" and told["step"] is None:
+                yield " ".join(f"{told['name']} = {told['value']:.6g} {told['unit']}".split())
+        except (ValueError, KeyError, TypeError):
+            continue
 
 
 def judge(records: list[Mapping[str, Any]], stopped: int) -> tuple[int, str]:
