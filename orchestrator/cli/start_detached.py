@@ -16,7 +16,8 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def start_detached(
     layout: Layout, words: Sequence[str], variables: Mapping[str, str]
 ) -> tuple[int, str]:
-    """(exit code, run id): 0 once the ranks run or the run queues; progress is shown meanwhile.
+    """(exit code, run id): 0 once the ranks run or the run queues, else without a run id; progress
+    is shown meanwhile.
 
     ``variables`` are added to the environment, so that no secret stands in a command line. Ctrl-C
     stops the run, as it does with ``run --detach``. Raises ``OSError``.
@@ -31,7 +32,7 @@ def start_detached(
     )
     with _passing_on(process):
         out, _ = process.communicate()
-    return process.returncode, out.strip().rpartition("\n")[2]
+    return process.returncode, "" if process.returncode else out.strip().rpartition("\n")[2]
 
 
 @contextmanager

@@ -71,11 +71,9 @@ def up(
     words += ["--timeout", str(timeout)] if timeout is not None else []
     words += ["--exclusive"] if exclusive else []
     code, run_id = start_cluster(layout, words)
-    if code or not run_id:
-        return code
-    known = await_cluster(layout.run(run_id))
+    known = await_cluster(layout.run(run_id)) if run_id else code
     if isinstance(known, int):
-        return known or 1
+        return _tell_failed(run_id, known, as_json=as_json)
     _print_cluster(known, as_json=as_json)
     return 0
 
@@ -127,6 +125,17 @@ def down(*, cluster: str, nodes: str, now: bool, timeout: float) -> int:
     if not found:
         click.echo(f"no Ray cluster of {cluster} is up", err=True)
     return max(codes)
+
+
+def _tell_failed(run_id: str, code: int, *, as_json: bool) -> int:
+    """Its reason was told; programs get a line, too. A cluster that ended by itself is not up."""
+    from orchestrator.cli.output import print_json
+    from orchestrator.core.base.errors import ExitCode
+
+    code = code or int(ExitCode.RUN_FAILED)
+    if as_json:
+        print_json("ray", {"run_id": run_id, "ready": False, "exit_code": code})
+    return code
 
 
 def _print_cluster(known: RayClusterState, *, as_json: bool) -> None:
