@@ -162,7 +162,7 @@ class FakeAgent:
         if digest in self.node.disk.snapshots:
             return {"have": True, "digest": digest}
         if not payload:
-            return {"have": False, "digest": digest, "base": ""}
+            return {"have": False, "digest": digest, "base": "", "store": self.node.name}
         self.node.disk.write()
         return {"have": False, "digest": digest, "missing": self.node.world.everything_missing}
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.adapters.sync.pack import PackPart
+from orchestrator.adapters.sync.turns import Turns
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import NodeSpec
 from tests.simulation.disk import AttemptFiles, RunShare
@@ -223,6 +224,9 @@ class FakeSnapshot:
     digest = CODE
     bases: tuple[str, ...] = ()
     packed_manifest = zlib.compress(b"manifest")
+
+    def __init__(self) -> None:
+        self.turns = Turns()
 
     @property
     def contents(self) -> FakeContents:

@@ -21,6 +21,7 @@ from orchestrator.adapters.sync.file_stats import MODE, SIZE, WIDTH, differing_r
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import Contents
 from orchestrator.adapters.sync.skip_report import Skipped
+from orchestrator.adapters.sync.turns import Turns
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.manifest import (
     DIGEST_BYTES,
@@ -111,6 +112,7 @@ class Snapshot:
         self._listing = listing
         self._digests = digests
         self._kept = kept
+        self.turns = Turns()
         self._changes: dict[str, OfferedChange | None] = {}
         self._once = threading.RLock()  # what all nodes ask for is worked out for the first
 

@@ -1,7 +1,8 @@
 """Brings a snapshot to a node over its agent's channel: offer it, send what is missing.
 
 An unchanged tree costs one small request. Where the node has an earlier snapshot of the tree, what
-changed since is offered alone. Nodes that lack the same contents share one pack.
+changed since is offered alone. Nodes that lack the same contents share one pack; nodes that share a
+file system are served one after the other, and to all but the first nothing has to be sent.
 """
 
 from __future__ import annotations
@@ -65,9 +66,18 @@ class _Push:
     async def run(self, check: bool) -> Sent:
         asked = {"bases": list(self._snapshot.bases), **({"check": True} if check else {})}
         fields = await self._request("offer", asked)
-        if fields.get("have") is not True and not await self._send_change(fields.get("base")):
-            await self._send_whole()
+        if fields.get("have") is not True:
+            wait_s = (self._deadline - asyncio.get_running_loop().time()) / 2
+            async with self._snapshot.turns.take(fields.get("store"), wait_s) as waited:
+                if waited:
+                    fields = await self._request("offer", asked)
+                if fields.get("have") is not True:
+                    await self._send(fields.get("base"))
         return Sent(files=self._files, bytes=self._bytes)
+
+    async def _send(self, base: object) -> None:
+        if not await self._send_change(base):
+            await self._send_whole()
 
     async def _send_change(self, base: object) -> bool:
         """Whether the node could make the snapshot out of ``base``, which it has."""

@@ -40,6 +40,7 @@ from orchestrator.node_agent.code.snapshot_marks import (
     mark_verified,
     marker,
     own_file,
+    store_name,
     unmark,
     write_own,
 )
@@ -77,7 +78,8 @@ def offer_snapshot(
     """Whether the snapshot is here, and if not, what it lacks.
 
     Without ``manifest`` (zlib of its bytes): ``{"have": bool}``, and if it is not, the ``base``
-    among ``bases`` that a change may be offered of (see ``snapshot_change.py``). With it, the files
+    among ``bases`` that a change may be offered of (see ``snapshot_change.py``), and the name of
+    the ``store``, which nodes have in common that share a file system. With it, the files
     that one of the ``bases`` has are taken from there, and the answer is ``{"have": True}`` or
     ``{"have": False, "missing": bitmap}``: bit ``i % 8`` of byte ``i // 8`` for content ``i``, in
     zlib and base64.
@@ -89,7 +91,8 @@ def offer_snapshot(
         if _is_complete(layout, digest, check):
             return {"have": True, "digest": digest}
         if not manifest:
-            return {"have": False, "digest": digest, "base": usable_base(layout, bases)}
+            base = usable_base(layout, bases)
+            return {"have": False, "digest": digest, "base": base, "store": store_name(layout)}
         wanted = read_manifest(manifest, digest)
         tree = _begin(layout, digest, wanted)
         fresh = os.listdir(tree.root) == [RESERVED]

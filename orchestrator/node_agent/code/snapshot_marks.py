@@ -85,6 +85,33 @@ def added_bytes(root: str, base: str) -> bytes:
         raise AgentFault(BAD_REQUEST, "offer the change first: it is not here") from None
 
 
+def store_name(layout: NodeLayout) -> str:
+    """What tells the place of these snapshots from all others, whichever node looks at it; ``""``
+    where it cannot be kept.
+    """
+    path = os.path.join(layout.root, "store")
+    try:
+        if not os.path.exists(path):
+            _name_store(path)
+        with open(path, encoding="ascii") as file:
+            return check_name(file.read(64), "store")
+    except (OSError, ValueError, AgentFault):
+        return ""
+
+
+def _name_store(path: str) -> None:
+    """The first one gives the name, also of several nodes at once."""
+    name = os.urandom(16).hex()
+    own = f"{path}.{name}"
+    write_own(own, name.encode())
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(own)
+
+
 def is_believed(layout: NodeLayout, digest: str, check: bool = False) -> bool:
     """Whether the snapshot is complete: in constant time; with ``check`` by a look at each of its
     files, as is always done for root's small ones, which jobs may have edited.

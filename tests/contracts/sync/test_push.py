@@ -184,6 +184,22 @@ async def test_two_coordinators_push_to_one_node_at_once(tmp_path: Path, open_no
     assert held(tmp_path, "n1", second) == {**FILES, "a.py": b"other"}
 
 
+async def test_nodes_that_share_a_file_system_are_synced_once(
+    tmp_path: Path, open_node: Open
+) -> None:
+    """Two agents of one work directory: to the second one nothing is sent."""
+    snapshot = taken(tmp_path)
+    channels = [Recorder(await open_node("n1")) for _ in range(2)]
+
+    sent = await asyncio.gather(
+        *(push_snapshot(c, snapshot, timeout_s=scaled(LIMIT_S)) for c in channels)
+    )
+
+    assert sorted(s.files for s in sent) == [0, len(FILES)]
+    assert min((c.ops for c in channels), key=len) == ["offer", "offer"]
+    assert held(tmp_path, "n1", snapshot) == FILES
+
+
 @pytest.mark.parametrize("change", ["rewrite", "truncate", "delete"])
 async def test_a_file_that_changes_meanwhile_is_named(
     tmp_path: Path, open_node: Open, change: str

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.base.manifest import FileEntry, InvalidManifest, Manifest, digest_of
+from orchestrator.core.base.manifest import (
+    Entry,
+    FileEntry,
+    InvalidManifest,
+    Manifest,
+    digest_of,
+)
 from orchestrator.core.base.manifest_change import MAX_CHANGED, change_between, replace_entry
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.code.manifest_change import ManifestChange
@@ -20,7 +26,7 @@ X, Y = digest_of(b"x"), digest_of(b"y")
 BASE = Manifest.of([FileEntry("a/b", 1, False, X), FileEntry("c", 1, False, X)])
 
 
-def made(entries: list[FileEntry]) -> Manifest | None:
+def made(entries: list[Entry]) -> Manifest | None:
     try:
         return Manifest.of(entries)
     except InvalidManifest:
@@ -28,7 +34,9 @@ def made(entries: list[FileEntry]) -> Manifest | None:
 
 
 @given(ENTRIES, ENTRIES)
-def test_a_node_makes_the_new_manifest_of_the_old_one(before: list, after: list) -> None:
+def test_a_node_makes_the_new_manifest_of_the_old_one(
+    before: list[Entry], after: list[Entry]
+) -> None:
     """Whatever goes and comes, also names with quotes: those manifests are not changed."""
     old, new = made(before), made([*before[1:], *after])
     if old is None or new is None:
@@ -46,7 +54,7 @@ def test_a_node_makes_the_new_manifest_of_the_old_one(before: list, after: list)
 
 @given(ENTRIES, st.integers(0, 7), st.binary(max_size=4))
 def test_a_file_with_another_content_replaces_its_entry(
-    entries: list, at: int, content: bytes
+    entries: list[Entry], at: int, content: bytes
 ) -> None:
     manifest = made(entries)
     if manifest is None or b'\\"' in manifest.encode():
