@@ -20,9 +20,10 @@ def session_variables(
     environ: Mapping[str, str], sent: Sequence[str], assigned: Iterable[str]
 ) -> dict[str, str]:
     """The variables of ``environ`` that a pattern of ``sent`` fits, and ``assigned`` over them."""
+    names = environ if sent else ()  # a whole environment is long, and most patterns are none
     named = {
-        name: value
-        for name, value in environ.items()
+        name: environ[name]
+        for name in names
         if any(matches_pattern(name, pattern) for pattern in sent)
     }
     return named | assigned_variables(assigned)
