@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.core.costs.estimate import Interval, product
@@ -31,8 +30,7 @@ HOUR_S = 3600.0
 NETWORKS = {CommMode.NCCL_IB: "infiniband", CommMode.NCCL_SOCKET: "ethernet"}
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedGpus:
+class PlannedGpus(NamedTuple):
     """The GPUs of a plan: the name of their file, how many, and how they are joined."""
 
     kind: str
