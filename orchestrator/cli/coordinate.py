@@ -173,7 +173,7 @@ def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Driv
 
 def _predictions(layout: Layout, context: RunContext, view: Observer) -> Iterator[Observer]:
     """Who predicts the run, where its workload says from what."""
-    if context.request.job.workload.training is not None:
+    if context.request.job.workload.is_predicted:
         from orchestrator.adapters.catalog.catalog import Catalog
         from orchestrator.adapters.costs.cost_files import CostFiles
         from orchestrator.adapters.costs.predict_run import PredictionWriter

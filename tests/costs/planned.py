@@ -30,12 +30,18 @@ def cost_files(home: Path) -> CostFiles:
 
 
 def planned(
-    files: CostFiles, *settings: str, gpu: str = "B200", gpus: int = 8, price: float | None = None
+    files: CostFiles,
+    *settings: str,
+    gpu: str = "B200",
+    gpus: int = 8,
+    price: float | None = None,
+    workload: str = "finetune",
 ) -> tuple[RunRequest, Plan]:
     """On one node of the bundled inventory with other GPUs."""
     cluster: Cluster = files.catalog.cluster("nebius1x8")
     node = replace(cluster.nodes[0], gpus=GpuSpec(count=gpus, type=gpu), price_per_hour=price)
-    job = make_job(files.catalog.workload("finetune"), (*SETTINGS, *settings))
+    preset = SETTINGS if workload == "finetune" else ()
+    job = make_job(files.catalog.workload(workload), (*preset, *settings))
     request = RunRequest(run_id="r1", cluster=replace(cluster, nodes=(node,)), job=job)
     return request, assume_plan(request)
 

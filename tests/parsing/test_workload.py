@@ -172,6 +172,56 @@ def test_a_declaration_is_read() -> None:
     assert workload.failures == {"MY-MODEL-001": "name another model"}
 
 
+SERVING = """
+name: demo
+entry: ask.py
+inference:
+  model: model
+  prompt_words: words
+  tokens_per_word: 1.5
+  answer: answer
+  in_flight: batch
+  figures: {throughput: tokens_per_s}
+  only: {dtype: bf16}
+parameters:
+  model: {type: str, default: ""}
+  words: {type: int, default: 48}
+  answer: {type: int, default: 16}
+  batch: {type: int, default: 4}
+  rate: {type: float, default: 10}
+  dtype: {type: choice, choices: [fp32, bf16], default: fp32}
+"""
+
+
+def test_a_workload_of_inference_says_what_is_asked() -> None:
+    found = load_workload(SERVING, "w.yaml", "/p").inference
+
+    assert found is not None
+    assert (found.model, found.in_flight, found.shared) == ("model", "batch", False)
+    assert (found.rate, found.engines, found.context) == (None, None, None)
+    assert (found.figures.throughput, found.figures.token) == ("tokens_per_s", None)
+    assert [each.parameter for each in found.only] == ["dtype"]
+
+
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        ("answer: answer", "answer: answers", ["w.yaml:8:", "inference.answer", "'answer'"]),
+        ("in_flight: batch", "in_flight: rate", ["w.yaml:9:", "is of type float, not int"]),
+        ("in_flight: batch", "in_flight: batch\n  rate: batch", ["is of type int, not float"]),
+        ("dtype: bf16", "dtipe: bf16", ["w.yaml:11:", "did you mean 'dtype'?"]),
+        ("tokens_per_word: 1.5", "tokens_per_word: 0", ["w.yaml:7:", "tokens_per_word"]),
+    ],
+)
+def test_what_inference_is_predicted_from_has_to_be_there(
+    old: str, new: str, expected: list[str]
+) -> None:
+    said = refusal(SERVING.replace(old, new, 1))
+
+    for words in expected:
+        assert words in said, said
+
+
 @pytest.mark.parametrize("id", ["my-model-001", "MODEL-001", "MY-MODEL-1", "MY MODEL-001"])
 def test_ids_of_failures_are_of_one_form(id: str) -> None:
     said = refusal(TEXT.replace("MY-MODEL-001", id))

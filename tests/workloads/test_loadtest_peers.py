@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,14 +19,14 @@ from loadtest.judge.definitions import DEFINITIONS
 from loadtest.judge.summary import Objectives, Summary
 from loadtest.load.trivial_servers import trivial_servers
 from loadtest.peers.comparison import compare
-from loadtest.peers.tools import AIPERF, TOOLS, VLLM, PeerError, PeerLoad, PeerTool
+from loadtest.peers.tools import AIPERF, GUIDELLM, TOOLS, VLLM, PeerError, PeerLoad, PeerTool
 from loadtest.show.peer_sections import peer_document, peer_section
 from orchestrator.parsing.replies.report_sections import parse_sections
 from tests.hosts.running import wait_until
 from tests.workloads.conftest import NodeFolder, finish, node_folder
 from tests.workloads.test_loadtest_runs import start
 
-# What both tools wrote about a server on a test machine.
+# What each tool wrote about a server on a test machine.
 RESULTS = Path(__file__).parents[1] / "fixtures" / "peers"
 # A tool that takes no time: it writes the result that its test gives it, or does as it is told.
 TOOL = """#!{python}
@@ -72,7 +73,7 @@ def test_results_of_real_tools_are_read(tool: PeerTool) -> None:
     assert figures["ttft_mean"] < figures["request_latency_mean"] < 2
     assert figures["requests_per_s"] == pytest.approx(1, rel=0.1)
     assert figures["output_tokens_per_s"] == pytest.approx(16, rel=0.1)
-    assert ("tpot_mean" in figures) == (tool is VLLM)
+    assert ("tpot_mean" in figures) == (tool is not AIPERF)
 
 
 json_values = st.recursive(
@@ -82,17 +83,20 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from([VLLM, AIPERF]), st.data())
+@given(st.sampled_from(list(TOOLS.values())), st.data())
 def test_a_result_of_another_form_is_refused(tool: PeerTool, data: st.DataObject) -> None:
     """Whatever one of its fields is: a figure within bounds, or a refusal."""
-    document = result_of(tool)
+    whole = document = result_of(tool)
+    if tool is GUIDELLM:
+        document = document["benchmarks"][0]["metrics"]
+        document = data.draw(st.sampled_from([whole, document, document["request_latency"]]))
     document[data.draw(st.sampled_from(sorted(document)))] = data.draw(json_values)
     with suppress(PeerError):
-        found = tool.read(document)
+        found = tool.read(whole)
         assert all(0 <= value <= 1e9 for value in found.figures.values())
 
 
-def test_both_are_asked_for_our_load(tmp_path: Path) -> None:
+def test_all_are_asked_for_our_load(tmp_path: Path) -> None:
     """Arrivals by each tool's own words; a closed loop has no rate."""
     words = {tool.name: tool.argv(load_of(tmp_path)) for tool in TOOLS.values()}
     for name, pairs in {
@@ -101,6 +105,9 @@ def test_both_are_asked_for_our_load(tmp_path: Path) -> None:
                  "--endpoint": "/v1/chat/completions"},
         "aiperf": {"--request-rate": "2.0", "--arrival-pattern": "constant",
                    "--request-count": "40", "--url": "http://gpu01:8000"},
+        "guidellm": {"--profile": "kind=constant,rate=2.0",
+                     "--constraint": "kind=max_requests,count=40",
+                     "--tokenizer": "kind=huggingface_auto,model=/models/m"},
     }.items():  # fmt: skip
         given = dict(zip(words[name], words[name][1:], strict=False))
         assert {key: given[key] for key in pairs} == pairs
@@ -109,9 +116,15 @@ def test_both_are_asked_for_our_load(tmp_path: Path) -> None:
     gamma = AIPERF.argv(load_of(tmp_path, arrival="gamma"))
     assert gamma[gamma.index("--arrival-smoothness") + 1] == "0.5"
     for tool in TOOLS.values():
-        closed = tool.argv(load_of(tmp_path, rate=None, concurrency=8))
-        assert "--request-rate" not in closed
-        assert "8" in closed
+        closed = " ".join(tool.argv(load_of(tmp_path, rate=None, concurrency=8)))
+        assert "rate=" not in closed.replace("--request-rate ", "rate=")
+        assert re.search(r"[ =]8\b", closed)
+    backend = words["guidellm"][words["guidellm"].index("--backend") + 1].split(",")
+    assert {"target=http://gpu01:8000", "max_tokens=16", "extras.body.ignore_eos=true"} <= {
+        *backend
+    }
+    with pytest.raises(PeerError, match="comma"):
+        GUIDELLM.argv(load_of(tmp_path, tokenizer="/models/a,b"))
     with pytest.raises(PeerError, match="ends in /v1"):
         VLLM.argv(load_of(tmp_path, target=Target(url="http://gpu01:8000/api", model="m")))
 

@@ -34,14 +34,20 @@ def predict_plan(
     what is not known: the prediction says why it has no figures. ``node_gbit``: rate of the network
     of nodes without facts.
     """
-    source = request.job.workload.training
-    if source is None:
+    workload = request.job.workload
+    if not workload.is_predicted:
         return None
     try:
         used_gpus(plan, request.cluster, facts)  # without any, nothing more is imported or read
+        if workload.inference is not None:
+            from orchestrator.adapters.costs.predict_inference_run import predict_inference_run
+
+            return predict_inference_run(files, request, workload.inference, plan, facts)
+        assert workload.training is not None
         from orchestrator.adapters.costs.predict_training_run import predict_training_run
 
-        return predict_training_run(files, request, source, plan, facts, node_gbit=node_gbit)
+        training = workload.training
+        return predict_training_run(files, request, training, plan, facts, node_gbit=node_gbit)
     except ValueError as error:  # what is not known, or not covered
         return JobPrediction(figures={}, without=str(error))
     except OrchestrateError as error:

@@ -1,9 +1,14 @@
-"""GPUs, links and how GPUs are linked, as hardware files say."""
+"""GPUs, links and how GPUs are linked, as hardware files say.
+
+What is only computed with is a named tuple here: a plan imports this, and making a frozen dataclass
+takes ten times as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 
@@ -24,9 +29,7 @@ class Device:
     idle_w: float
 
 
-@wire("CostLink")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class Link(NamedTuple):
     """What joins GPUs: bytes/s in one direction for each GPU, and the seconds that a collective
     takes to start and for each step of a ring.
     """
@@ -37,9 +40,7 @@ class Link:
     hop_s: float
 
 
-@wire("CostFabric")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fabric:
+class Fabric(NamedTuple):
     """``per_node`` GPUs joined by ``inside``; nodes by ``between``, whose rate is that of one GPU's
     share of the node's adapters. ``switch_bytes_s``: what an all-reduce in the switch itself moves,
     which NCCL chooses from ``switch_from`` GPUs on; 0 = it cannot.

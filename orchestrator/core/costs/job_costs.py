@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from orchestrator.core.costs.estimate import Interval, product
@@ -24,15 +23,14 @@ from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.parameter_conflicts import condition_holds, condition_words
 from orchestrator.core.model.plan import Plan
-from orchestrator.core.model.workload import Job, TrainingSource
+from orchestrator.core.model.workload import Condition, Job, TrainingSource
 
 EFFICIENT_TOKENS = 32_768  # of a micro-batch that the workload chooses (batch_size_search.py)
 HOUR_S = 3600.0
 NETWORKS = {CommMode.NCCL_IB: "infiniband", CommMode.NCCL_SOCKET: "ethernet"}
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedGpus:
+class PlannedGpus(NamedTuple):
     """The GPUs of a plan: the name of their file, how many, and how they are joined."""
 
     kind: str
@@ -50,13 +48,7 @@ def planned_gpus(
     """By what was probed, else by the inventory and ``node_gbit``, the rate of each node's network.
     Raises :class:`NotPredicted`.
     """
-    names = used_gpus(plan, cluster, facts)
-    kinds = {tables.gpu_called(name) for name in names}
-    if len(kinds) > 1:
-        raise NotPredicted(f"the GPUs are of different kinds: {', '.join(sorted(names))}")
-    (kind,) = kinds
-    if kind is None:
-        raise NotPredicted(f"hardware/gpus has no file for {min(names)}")
+    kind = gpu_kind(plan, cluster, facts, tables)
     sizes = {len(share.ranks) for share in plan.nodes}
     if len(sizes) > 1:
         raise NotPredicted("the nodes have different numbers of ranks")
@@ -66,6 +58,18 @@ def planned_gpus(
         total=plan.world_size,
         fabric=make_fabric(tables.gpus[kind], tables.links, max(sizes), network, rate),
     )
+
+
+def gpu_kind(plan: Plan, cluster: Cluster, facts: Mapping[str, Facts], tables: CostTables) -> str:
+    """The name of the file of the plan's GPUs. Raises :class:`NotPredicted`."""
+    names = used_gpus(plan, cluster, facts)
+    kinds = {tables.gpu_called(name) for name in names}
+    if len(kinds) > 1:
+        raise NotPredicted(f"the GPUs are of different kinds: {', '.join(sorted(names))}")
+    (kind,) = kinds
+    if kind is None:
+        raise NotPredicted(f"hardware/gpus has no file for {min(names)}")
+    return kind
 
 
 def _network(plan: Plan, facts: Mapping[str, Facts], node_gbit: float) -> tuple[str, float]:
@@ -97,10 +101,7 @@ def training_job(job: Job, source: TrainingSource, shape: ModelShape, gpus: int)
     """One step of ``gpus`` ranks. Raises :class:`NotPredicted` where it is another program than the
     one that was measured.
     """
-    unmet = [each for each in source.only if not condition_holds(each, job.values)]
-    if unmet:
-        wanted = condition_words(unmet, job.workload.parameters)
-        raise NotPredicted(f"what was measured has {wanted}")
+    require_measured(job, source.only)
     sequence = _number(job, source.sequence)
     each, rows = _number(job, source.accumulation), job.values[source.rows]
     whole = _number(job, source.global_rows)
@@ -116,6 +117,16 @@ def training_job(job: Job, source: TrainingSource, shape: ModelShape, gpus: int)
         gpus=gpus,
         rank=_number(job, source.adapter_rank),
     )
+
+
+def require_measured(job: Job, only: Iterable[Condition]) -> None:
+    """Raises :class:`NotPredicted` where the job is another program than the one that was
+    measured.
+    """
+    unmet = [each for each in only if not condition_holds(each, job.values)]
+    if unmet:
+        wanted = condition_words(unmet, job.workload.parameters)
+        raise NotPredicted(f"what was measured has {wanted}")
 
 
 def _number(job: Job, name: str) -> int:
@@ -146,15 +157,17 @@ class Price(NamedTuple):
 def whole_run(prediction: Prediction, steps: int, gpus: int, price: Price | None) -> JobPrediction:
     """A step's figures, and those of all ``steps``: their time, energy and cost."""
     figures = {
-        name: _figure(interval, prediction.units[name])
+        name: planned_figure(interval, prediction.units[name])
         for name, interval in prediction.figures.items()
     }
     whole = prediction.figures["step_time_p50"].scaled(steps)
-    figures["training_s"] = _figure(whole, "s")
-    figures["energy"] = _figure(product(prediction.figures["watts"].scaled(gpus), whole), "J")
+    figures["training_s"] = planned_figure(whole, "s")
+    figures["energy"] = planned_figure(
+        product(prediction.figures["watts"].scaled(gpus), whole), "J"
+    )
     if price is not None:
         cost = whole.scaled(price.per_hour / HOUR_S)
-        figures["cost"] = _figure(cost, price.currency)
+        figures["cost"] = planned_figure(cost, price.currency)
     return JobPrediction(figures=figures, basis=prediction.basis)
 
 
@@ -163,5 +176,6 @@ def steps_of(job: Job, source: TrainingSource) -> int:
     return _number(job, source.steps)
 
 
-def _figure(interval: Interval, unit: str) -> PredictedFigure:
+def planned_figure(interval: Interval, unit: str) -> PredictedFigure:
+    """As a plan shows it."""
     return PredictedFigure(value=interval.value, low=interval.low, high=interval.high, unit=unit)

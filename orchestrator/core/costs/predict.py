@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
-from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs import training_step
 from orchestrator.core.costs.estimate import Family, Interval, estimate, product
 from orchestrator.core.costs.hardware import Device, Fabric
@@ -21,8 +21,7 @@ class OutOfCoverage(ValueError):
     """A job that is too far from everything that was measured; the message says in what."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostModel:
+class CostModel(NamedTuple):
     """The coefficients of one kind of GPU. ``coverage``: of each kind of job, what was measured of
     each feature, from and to; none = nothing was measured on it. ``basis``: where they come from.
     """
@@ -30,12 +29,10 @@ class CostModel:
     device: Device
     families: Mapping[str, Family]
     basis: str
-    coverage: Mapping[str, Coverage] = field(default_factory=dict)
+    coverage: Mapping[str, Coverage] = MappingProxyType({})
 
 
-@wire("Prediction")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Figures by the names that workloads report them under, and their units; ``basis`` says what
     the coefficients were fitted to.
     """

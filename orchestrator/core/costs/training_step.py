@@ -9,7 +9,7 @@ Causal attention does half of the products of all pairs; its backward pass 2.5 t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.core.costs.collectives import all_reduce_s
 from orchestrator.core.costs.estimate import Part, Term
@@ -29,8 +29,7 @@ HIDDEN_PASSES, MLP_PASSES, QKV_PASSES, LOGIT_PASSES = 20, 9, 5, 4
 KERNELS_PER_LAYER = 95  # counted in workloads/finetune/fused/layer.py and fused_projection.py
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingJob:
+class TrainingJob(NamedTuple):
     """``rows`` of ``sequence`` tokens in a micro-batch of one rank, ``accumulation`` of them in a
     step; ``rank`` of the adapters, 0 = all weights are trained.
     """

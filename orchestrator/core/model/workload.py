@@ -179,18 +179,57 @@ class TrainingSource:
     only: tuple[Condition, ...] = ()
 
 
+@wire("InferenceFigures")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceFigures:
+    """The metrics under which a workload reports output tokens/s of all engines, the median time to
+    the first token, and that of each token after it; None = it reports no such thing.
+    """
+
+    throughput: str
+    first_token: str | None = None
+    token: str | None = None
+
+
+@wire("InferenceSource")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceSource:
+    """Which parameters of a workload say what the built-in engine is asked, for predictions.
+
+    ``prompt_words`` are made tokens by ``tokens_per_word``, which is assumed. ``in_flight``:
+    requests at once of each engine, or ``shared`` by all; where a ``rate`` of all engines is named
+    it counts for ``duration`` seconds instead, unless ``closed`` holds. ``engines`` of a node: 0,
+    or None = one for each GPU. ``context``: tokens for which memory is kept, 0 = as the engine
+    chooses; None = it takes the memory that it finds. ``only``: as for training.
+    """
+
+    model: str
+    prompt_words: str
+    tokens_per_word: float
+    answer: str
+    in_flight: str
+    shared: bool = False
+    rate: str | None = None
+    duration: str | None = None
+    closed: tuple[Condition, ...] = ()
+    engines: str | None = None
+    context: str | None = None
+    figures: InferenceFigures
+    only: tuple[Condition, ...] = ()
+
+
 @wire("Workload")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A validated ``workload.yaml``, or a user's own script wrapped as one.
 
     ``folder`` is the coordinator directory whose content travels; ``entry`` is relative to it.
-    ``python``: what the interpreter is given before the entry, or in its place, such as
-    ``-m package.module``; modules of the project are imported from ``import_root``, relative to it.
-    With ``program`` there is no Python script but a plain command's argument vector.
-    ``own_code``: a user's project rather than a workload; it runs in a writable copy of what
-    travelled. ``rules`` say which parameters do not go together, ``samples`` what divisible work is
-    divided into, ``load`` who asks for it, ``training`` what is predicted of a step. ``combine``: a
+    ``python``: what the interpreter is given before the entry, or in its place, such as ``-m
+    package.module``; modules of the project are imported from ``import_root``, relative to it. With
+    ``program`` there is no Python script but a plain command's argument vector. ``own_code``: a
+    user's project rather than a workload; it runs in a writable copy of what travelled. ``rules``
+    say which parameters do not go together, ``samples`` what divisible work is divided into,
+    ``load`` who asks for it, ``training`` and ``inference`` what is predicted of it. ``combine``: a
     script in the folder that makes one result of several nodes' outputs, on the coordinator; empty
     = there is none. ``notice`` stands on everything that a run puts out. ``begins_anew``: another
     attempt continues nothing. ``failures``: what to do about each that a rank may name in its last
@@ -221,10 +260,16 @@ class Workload:
     samples: SampleSource | None = None
     load: LoadSource | None = None
     training: TrainingSource | None = None
+    inference: InferenceSource | None = None
     notice: str = ""
     begins_anew: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether it says what its runs are predicted from."""
+        return self.training is not None or self.inference is not None
 
 
 @wire("Job")

@@ -11,7 +11,7 @@ from orchestrator.core.verdict.result import MetricResult, PredictedMetric
 WAITED = 0.02  # part of a step that somebody waited, from which on it is worth a word
 EXPLAINING = 1 / 3  # part of the difference that a cause has to make up for
 COOL = 0.9  # of the predicted power, below which a GPU works less than it should
-LOWER_IS_BETTER = frozenset({"step_time_p50", "peak_memory_bytes", "watts"})
+LOWER_IS_BETTER = frozenset({"step_time_p50", "peak_memory_bytes", "watts", "ttft_p50", "tpot_p50"})
 
 
 def compare_prediction(
@@ -70,7 +70,7 @@ def _cause(
     drawn, full = _value(metrics, "watts"), prediction.figures.get("watts")
     if drawn and full is not None and name != "watts" and drawn < COOL * full.value:
         return f"the GPUs draw {drawn:.0f} W instead of {full.value:.0f} W: clocks or throttling"
-    return "no wait was reported: clocks, another program on the GPUs, or padded rows"
+    return "no wait was reported: clocks, another program on the GPUs, or rows of other lengths"
 
 
 def _memory_cause(*, more: bool) -> str:

@@ -80,7 +80,7 @@ def observations(count: int) -> list[Observation]:
     truth = assumed_model("h200")
     step = truth.families["training.step"]
     slower: Family = replace(step, logs=tuple(log + 0.15 for log in step.logs))
-    truth = replace(truth, families={**truth.families, "training.step": slower})
+    truth = truth._replace(families={**truth.families, "training.step": slower})
     made = []
     for number in range(count):
         job = TrainingJob(

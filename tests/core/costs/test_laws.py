@@ -21,7 +21,7 @@ from orchestrator.core.costs.expert_load import (
 from orchestrator.core.costs.hardware import Fabric, Link
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import InferenceJob
-from orchestrator.core.costs.predict import CostModel, OutOfCoverage, predict_training
+from orchestrator.core.costs.predict import OutOfCoverage, predict_training
 from orchestrator.core.costs.training_step import TrainingJob
 from tests.core.costs.machines import assumed_model, fabric, shape
 
@@ -48,7 +48,7 @@ REQUESTS = st.builds(
 
 def links(bytes_s: float, hop_s: float) -> Fabric:
     inside = Link(name="l", bytes_s=bytes_s, start_s=1e-5, hop_s=hop_s)
-    return Fabric(per_node=8, inside=inside, between=replace(inside, bytes_s=bytes_s / 10))
+    return Fabric(per_node=8, inside=inside, between=inside._replace(bytes_s=bytes_s / 10))
 
 
 @given(size=SIZES, gpus=GPUS, rate=st.floats(1e9, 1e12), faster=FACTORS)
@@ -78,7 +78,7 @@ def test_a_better_gpu_is_never_slower(job: TrainingJob, faster: float) -> None:
         memory_bytes_s=device.memory_bytes_s * faster,
     )
     slow, fast = (
-        predict_training(job, fabric("h100"), replace(model, device=each)).figures["step_time_p50"]
+        predict_training(job, fabric("h100"), model._replace(device=each)).figures["step_time_p50"]
         for each in (device, better)
     )
     assert fast.value <= slow.value * (1 + 1e-9)
@@ -90,7 +90,7 @@ def test_work_costs_more_the_more_there_is(job: TrainingJob) -> None:
     model = assumed_model("h200")
     once, twice = (
         predict_training(each, fabric("h200"), model).figures
-        for each in (job, replace(job, accumulation=2 * job.accumulation))
+        for each in (job, job._replace(accumulation=2 * job.accumulation))
     )
     assert once["step_time_p50"].value < twice["step_time_p50"].value
     assert twice["step_time_p50"].value <= 2 * once["step_time_p50"].value
@@ -101,7 +101,7 @@ def test_work_costs_more_the_more_there_is(job: TrainingJob) -> None:
 def test_gpus_speed_up_at_most_by_their_number(job: TrainingJob) -> None:
     """Tokens/s of n GPUs are at most n times those of one."""
     model = assumed_model("h200")
-    one = predict_training(replace(job, gpus=1), fabric("h200"), model).figures["tokens_per_s"]
+    one = predict_training(job._replace(gpus=1), fabric("h200"), model).figures["tokens_per_s"]
     all_of = predict_training(job, fabric("h200"), model).figures["tokens_per_s"]
     assert all_of.value <= job.gpus * one.value * (1 + 1e-9)
 
@@ -187,10 +187,9 @@ def test_experts_that_are_used(tokens: int) -> None:
 
 def test_beyond_what_was_measured_nothing_is_predicted() -> None:
     """And the message says in what."""
-    model: CostModel = replace(
-        assumed_model("h200"), coverage={"training": {"sequence length": (1024.0, 8192.0)}}
-    )
+    coverage = {"training": {"sequence length": (1024.0, 8192.0)}}
+    model = assumed_model("h200")._replace(coverage=coverage)
     job = TrainingJob(shape=shape("qwen2-7b"), rows=1, sequence=16_384)
     assert predict_training(job, fabric("h200"), model).figures
     with pytest.raises(OutOfCoverage, match=r"sequence length 32768: measured were 1024 to 8192"):
-        predict_training(replace(job, sequence=32_768), fabric("h200"), model)
+        predict_training(job._replace(sequence=32_768), fabric("h200"), model)

@@ -69,8 +69,8 @@ def test_cost_is_linear_in_price(factor: float) -> None:
 def test_faster_links_never_make_fewer_tokens(faster: float) -> None:
     study, own = moe_scaling(), system("10xA6000")
     inside = own.fabric.inside
-    better = replace(inside, bytes_s=inside.bytes_s * faster, hop_s=inside.hop_s / faster)
-    quick = replace(own, fabric=replace(own.fabric, inside=better))
+    better = inside._replace(bytes_s=inside.bytes_s * faster, hop_s=inside.hop_s / faster)
+    quick = replace(own, fabric=own.fabric._replace(inside=better))
     for strategy in Strategy:
         slow, fast = (
             study_row(study, each, strategy, study.runtimes[0]).tokens_per_s

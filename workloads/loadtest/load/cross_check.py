@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ END_S = 10.0
 SAY_S = 10.0
 MAX_RESULT_BYTES = 64 * 1024 * 1024
 TAIL_BYTES = 4096
-KEY, OFFLINE = "OPENAI_API_KEY", "HF_HUB_OFFLINE"
+KEY, OFFLINE, DATA_SETS = "OPENAI_API_KEY", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE"
 
 
 def chosen_tool(settings: Settings) -> tuple[PeerTool, Path] | None:
@@ -49,8 +50,9 @@ def chosen_tool(settings: Settings) -> tuple[PeerTool, Path] | None:
             f"there (pip install {tool.package}, best in an environment of its own) and say where "
             f"it is: --set cross_check_program=/path/to/{tool.program}"
         )
-    if tool.name == "aiperf" and os.environ.get(KEY):
-        raise PeerError(f"AIPerf would show ${KEY} to all users of this node; use cross_check=vllm")
+    if tool.shows_key and os.environ.get(KEY):
+        what = f"{tool.name} would show ${KEY} to all users of this node"
+        raise PeerError(f"{what}; use cross_check=vllm")
     return tool, Path(found)
 
 
@@ -62,7 +64,9 @@ def cross_check(node: NodeRun, tool: PeerTool, program: Path, requests: int) -> 
     argv = [str(program), *tool.argv(load)]
     print(f"loadtest: the same load by {tool.name}: {load.requests} requests", flush=True)
     limit_s = START_S + node.stages[0].schedule_s + 2 * node.settings.timeout
-    asyncio.run(_run_tool(argv, _environment(load), node.output / LOG, limit_s, node.work.check))
+    with tempfile.TemporaryDirectory(prefix="cross-check-") as cache:
+        environment = _environment(load, cache)
+        asyncio.run(_run_tool(argv, environment, node.output / LOG, limit_s, node.work.check))
     theirs = _read_result(tool, load.folder / tool.result)
     return compare(tool, load.requests, _own_summary(node, tool), theirs)
 
@@ -108,10 +112,13 @@ def _text(number: int, ask: Ask) -> str:
     return f"{number} {ask.text}"
 
 
-def _environment(load: PeerLoad) -> dict[str, str]:
-    """Offline, AIPerf 0.13 takes the path of a folder for the name of a repository."""
+def _environment(load: PeerLoad, cache: str) -> dict[str, str]:
+    """Offline, AIPerf 0.13 takes the path of a folder for the name of a repository. guidellm 0.8
+    keeps a copy of the prompts as a data set, which is to be gone with it.
+    """
     left_out = {OFFLINE} if Path(load.tokenizer).is_dir() else set()
-    return {name: value for name, value in os.environ.items() if name not in left_out}
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return kept | {DATA_SETS: cache}
 
 
 async def _run_tool(

@@ -1,7 +1,7 @@
 """How other tools are asked for our load, and what their results say. Pure.
 
-Written for vLLM 0.33 (``vllm bench serve``) and AIPerf 0.13. A result is foreign: each figure that
-is read is a finite number in its bounds, or the result is refused.
+Written for vLLM 0.33 (``vllm bench serve``), AIPerf 0.13 and guidellm 0.8. A result is foreign:
+each figure that is read is a finite number in its bounds, or the result is refused.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class PeerFigures:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerTool:
     """One tool. ``package`` brings it; ``definition`` names its own among ours; ``key``: its key of
-    a line with a prompt; ``result``: the file that it leaves in the folder.
+    a line with a prompt; ``result``: the file that it leaves in the folder. ``shows_key``: it takes
+    the key of the server from its command line, which all users of a node see.
     """
 
     name: str
@@ -82,6 +83,7 @@ class PeerTool:
     result: str
     argv: Callable[[PeerLoad], list[str]]
     read: Callable[[Mapping[str, Any]], PeerFigures]
+    shows_key: bool = True
 
 
 def _vllm_words(load: PeerLoad) -> list[str]:
@@ -189,6 +191,83 @@ def _aiperf_number(document: Mapping[str, Any], name: str, key: str, most: float
     return _number(found, key, most)
 
 
+def _guidellm_words(load: PeerLoad) -> list[str]:
+    body = {"temperature": 0} | ({"ignore_eos": "true"} if load.ignore_eos else {})
+    backend = {
+        "kind": "openai_http",
+        "target": load.root,
+        "model": load.target.model,
+        "request_format": f"/v1/{PATHS[load.target.api]}",
+        "max_tokens": load.output_tokens,
+        "http2": "false",
+    } | {f"extras.body.{name}": value for name, value in body.items()}
+    profile: dict[str, object] = {"kind": "concurrent", "streams": load.concurrency}
+    if load.rate is not None:
+        profile = {"kind": load.arrival, "rate": load.rate}
+    options: dict[str, Mapping[str, object]] = {
+        "--backend": backend,
+        "--profile": profile,
+        "--constraint": {"kind": "max_requests", "count": load.requests},
+        "--data": {"kind": "json_file", "path": load.prompts},
+        "--tokenizer": {"kind": "huggingface_auto", "model": load.tokenizer},
+        "--seed": {"kind": "static", "value": load.seed},
+        "--metrics": {"kind": "generative", "sample_size": 0},
+        "--output": {"kind": "json", "path": load.folder / GUIDELLM.result},
+    }
+    words = {name: ",".join(_pairs(values)) for name, values in options.items()}
+    return ["run", *_words(words), "--disable-console"]
+
+
+def _pairs(values: Mapping[str, object]) -> Iterator[str]:
+    """As guidellm reads them. Raises :class:`PeerError` for what it would take apart."""
+    for name, value in values.items():
+        if "," in str(value):
+            raise PeerError(f"guidellm cannot be given a {name} with a comma: {value}")
+        yield f"{name}={value}"
+
+
+def _read_guidellm(document: Mapping[str, Any]) -> PeerFigures:
+    metrics = _part(document, "benchmarks", 0, "metrics")
+    totals = _part(metrics, "request_totals")
+    figures = {
+        "requests_per_s": _guidellm_number(metrics, "requests_per_second", "mean", MAX_RATE),
+        "output_tokens_per_s": _guidellm_number(
+            metrics, "output_tokens_per_second", "mean", MAX_RATE
+        ),
+    }
+    names = {
+        "ttft": ("time_to_first_token_ms", 1e3),
+        "tpot": ("time_per_output_token_ms", 1e3),
+        "itl": ("inter_token_latency_ms", 1e3),
+        "request_latency": ("request_latency", 1.0),
+    }
+    for ours, (theirs, per_s) in names.items():
+        for statistic in STATISTICS:
+            found = _guidellm_number(metrics, theirs, statistic, MAX_MS)
+            figures[f"{ours}_{statistic}"] = found / per_s
+    completed, failed = (int(_number(totals, key, MAX_RATE)) for key in ("successful", "errored"))
+    return PeerFigures(completed=completed, failed=failed, figures=figures)
+
+
+def _guidellm_number(metrics: Mapping[str, Any], name: str, statistic: str, most: float) -> float:
+    """Of requests that succeeded."""
+    found = _part(metrics, name, "successful")
+    return _number(found if statistic == "mean" else _part(found, "percentiles"), statistic, most)
+
+
+def _part(document: Any, *keys: str | int) -> Mapping[str, Any]:
+    """What is found below these keys. Raises :class:`PeerError` where that is no object."""
+    found = document
+    for key in keys:
+        try:
+            found = found[key]
+        except (LookupError, TypeError):
+            raise PeerError(f"the result has no {key!r}") from None
+    if not isinstance(found, dict):
+        raise PeerError(f"the result's {keys[-1]!r} is no object")
+    return found
+
+
 def _number(document: Mapping[str, Any], key: str, most: float) -> float:
     value: Any = document.get(key)
     number = value if type(value) in {int, float} else math.nan
@@ -211,6 +290,7 @@ VLLM = PeerTool(
     result="vllm_bench.json",
     argv=_vllm_words,
     read=_read_vllm,
+    shows_key=False,
 )
 AIPERF = PeerTool(
     name="aiperf",
@@ -222,4 +302,14 @@ AIPERF = PeerTool(
     argv=_aiperf_words,
     read=_read_aiperf,
 )
-TOOLS: Mapping[str, PeerTool] = {tool.name: tool for tool in (VLLM, AIPERF)}
+GUIDELLM = PeerTool(
+    name="guidellm",
+    program="guidellm",
+    package="guidellm==0.8.1",
+    definition="guidellm",
+    key="prompt",
+    result="guidellm.json",
+    argv=_guidellm_words,
+    read=_read_guidellm,
+)
+TOOLS: Mapping[str, PeerTool] = {tool.name: tool for tool in (VLLM, AIPERF, GUIDELLM)}

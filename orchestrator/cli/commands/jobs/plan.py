@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.core.model.plan import Plan
     from orchestrator.core.model.request import RunRequest
 
-PREDICTING = "orchestrator.adapters.costs.predict_training_run"
+PREDICTING_TRAINING = "orchestrator.adapters.costs.predict_training_run"
+PREDICTING_INFERENCE = "orchestrator.adapters.costs.predict_inference_run"
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -78,7 +79,7 @@ def _load_test(request: RunRequest) -> tuple[str, ...]:
 
 def _predict(request: RunRequest, plan: Plan, facts: Mapping[str, Facts]) -> JobPrediction | None:
     """What the run will take; nothing is imported for workloads that declare nothing of it."""
-    if request.job.workload.training is None:
+    if not request.job.workload.is_predicted:
         return None
     import os
 
@@ -106,6 +107,8 @@ async def _preview(request: RunRequest) -> tuple[Plan, Mapping[str, Facts]]:
 
     from orchestrator.engine.oneshot.plan_only import preview
 
-    ahead = asyncio.to_thread(import_module, PREDICTING) if request.job.workload.training else None
+    workload = request.job.workload
+    predicting = PREDICTING_INFERENCE if workload.inference else PREDICTING_TRAINING
+    ahead = asyncio.to_thread(import_module, predicting) if workload.is_predicted else None
     made = preview(request)
     return (await asyncio.gather(made, ahead))[0] if ahead else await made

@@ -204,14 +204,14 @@ def _with_layers(study: Study, system: System, factor: float) -> tuple[Study, Sy
 
 def _with_latency(study: Study, system: System, factor: float) -> tuple[Study, System]:
     inside = system.fabric.inside
-    slower = replace(inside, start_s=inside.start_s * factor, hop_s=inside.hop_s * factor)
-    return study, replace(system, fabric=replace(system.fabric, inside=slower))
+    slower = inside._replace(start_s=inside.start_s * factor, hop_s=inside.hop_s * factor)
+    return study, replace(system, fabric=system.fabric._replace(inside=slower))
 
 
 def _with_bandwidth(study: Study, system: System, factor: float) -> tuple[Study, System]:
     inside = system.fabric.inside
-    wider = replace(inside, bytes_s=inside.bytes_s * factor)
-    return study, replace(system, fabric=replace(system.fabric, inside=wider))
+    wider = inside._replace(bytes_s=inside.bytes_s * factor)
+    return study, replace(system, fabric=system.fabric._replace(inside=wider))
 
 
 INPUTS = {

@@ -15,8 +15,8 @@ from orchestrator.core.model.workload import (
     Workload,
 )
 from orchestrator.parsing.inputs.validation import show_path
+from orchestrator.parsing.inputs.workloads.condition_schema import ConditionEntry, RuleEntry
 from orchestrator.parsing.inputs.workloads.parameters import always_number, check_value
-from orchestrator.parsing.inputs.workloads.workload_schema import ConditionEntry, RuleEntry
 from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path
 
 Parameters = Mapping[str, Parameter]

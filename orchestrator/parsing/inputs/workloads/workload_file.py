@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.base.errors import UsageError
@@ -20,25 +20,26 @@ from orchestrator.core.model.workload import (
     Ranks,
     SampleSource,
     Shape,
-    TrainingSource,
     Workload,
 )
 from orchestrator.parsing.inputs.validation import validate_document
 from orchestrator.parsing.inputs.workloads.command_line import NO_COMMAND, PythonCall, job_name
 from orchestrator.parsing.inputs.workloads.parameter_rules import (
-    conditions_problems,
     contradicting_presets,
-    make_conditions,
     read_rules,
     require_no_contradiction,
 )
 from orchestrator.parsing.inputs.workloads.parameters import check_value, expected_text, parse_value
+from orchestrator.parsing.inputs.workloads.prediction_sources import (
+    make_inference,
+    make_training,
+    misnamed,
+)
 from orchestrator.parsing.inputs.workloads.workload_schema import (
     LoadEntry,
     MetricEntry,
     ParameterEntry,
     SamplesEntry,
-    TrainingEntry,
     WorkloadFile,
 )
 from orchestrator.parsing.inputs.yaml_source import (
@@ -76,7 +77,8 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         problems.append(InputProblem(document.place(("default_preset",)), what, remedy))
     samples = _make_samples(entry.samples, parameters, document, problems)
     load = _make_load(entry.load, parameters, document, problems)
-    training = _make_training(entry.training, parameters, document, problems)
+    training = make_training(entry.training, parameters, document, problems)
+    inference = make_inference(entry.inference, parameters, document, problems)
     rules = read_rules(entry.rules, parameters, document, problems)
     if not problems:
         problems += contradicting_presets(rules, parameters, presets, document)
@@ -103,6 +105,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         samples=samples,
         load=load,
         training=training,
+        inference=inference,
         notice=entry.notice,
         begins_anew=entry.begins_anew,
         failures=dict(entry.failures),
@@ -259,45 +262,10 @@ def _make_samples(
         return None
     wanted = {"file": ParameterType.STR, "count": ParameterType.INT, "group": ParameterType.INT}
     named = {key: getattr(entry, key) for key in wanted}
-    problems += _misnamed("samples", named, wanted, parameters, document)
+    problems += misnamed("samples", named, wanted, parameters, document)
     return SampleSource(
         file=entry.file, count=entry.count, group=entry.group, any_of=tuple(entry.any_of)
     )
-
-
-def _make_training(
-    entry: TrainingEntry | None,
-    parameters: Mapping[str, Parameter],
-    document: Document,
-    problems: list[InputProblem],
-) -> TrainingSource | None:
-    if entry is None:
-        return None
-    named = entry.model_dump(exclude={"only"})
-    wanted = dict.fromkeys(named, ParameterType.INT) | {"model": ParameterType.STR}
-    found = [*_misnamed("training", named, wanted, parameters, document)]
-    found += conditions_problems(entry.only, ("training", "only"), parameters, document)
-    problems += found
-    only = () if found else make_conditions(entry.only, parameters)
-    return TrainingSource(**named, only=only)
-
-
-def _misnamed(
-    section: str,
-    named: Mapping[str, str],
-    wanted: Mapping[str, ParameterType],
-    parameters: Mapping[str, Parameter],
-    document: Document,
-) -> Iterator[InputProblem]:
-    """Parameters that a section names and that are not there, or of another type."""
-    for key, kind in wanted.items():
-        name, place = named[key], document.place((section, key))
-        if name not in parameters:
-            what = f"{section}.{key}: unknown parameter {name!r}"
-            yield InputProblem(place, what, did_you_mean(name, parameters))
-        elif parameters[name].type is not kind:
-            what = f"{section}.{key}: parameter {name} is of type {parameters[name].type.value}"
-            yield InputProblem(place, f"{what}, not {kind.value}")
 
 
 def _make_load(

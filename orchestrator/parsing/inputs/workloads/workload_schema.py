@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import Field, model_validator
 
-from orchestrator.core.verdict.last_words import FAILURE_ID
-from orchestrator.parsing.inputs.validation import Strict, describe_value
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PARAMETER = re.compile(r"[a-z][a-z0-9_]*")
-_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-
-
-def _check_label(text: str) -> str:
-    if not _LABEL.fullmatch(text) or len(text) > 128:
-        raise ValueError(f"not a plain name (letters, digits, . _ -): {text[:80]!r}")
-    return text
-
-
-def _parameter_name(text: str) -> str:
-    if not _PARAMETER.fullmatch(text) or text == "preset" or text.startswith("no_"):
-        what = "lower-case letters, digits and _, not `preset`, not starting with no_"
-        raise ValueError(f"not a parameter name ({what}): {text[:80]!r}")
-    return text
-
-
-def _check_module(text: str) -> str:
-    if not _MODULE.fullmatch(text):
-        raise ValueError(f"not a Python module name: {text[:80]!r}")
-    return text
-
-
-def _check_printable(text: str) -> str:
-    if _CONTROL.search(text.replace("\n", " ").replace("\t", " ")):
-        raise ValueError("holds a control character")
-    return text
-
-
-def _check_failure_id(text: str) -> str:
-    if not FAILURE_ID.fullmatch(text):
-        raise ValueError(f"not an id of a failure, such as MY-MODEL-001: {text[:80]!r}")
-    return text
-
-
-def _check_inside(text: str) -> str:
-    path = PurePosixPath(text)
-    if not path.parts or path.is_absolute() or ".." in path.parts or text.startswith("-"):
-        raise ValueError(f"{text!r} must be a path inside the workload's folder")
-    if _CONTROL.search(text):
-        raise ValueError("holds a control character")
-    return text
-
-
-Label = Annotated[str, AfterValidator(_check_label)]
-ParameterName = Annotated[str, AfterValidator(_parameter_name)]
-Module = Annotated[str, AfterValidator(_check_module)]
-InsidePath = Annotated[str, Field(max_length=4096), AfterValidator(_check_inside)]
-FailureId = Annotated[str, AfterValidator(_check_failure_id)]
-Help = Annotated[str, Field(max_length=2000), AfterValidator(_check_printable)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-# Left to right keeps 3 a whole number and true a truth value: the types are strict.
-Value = bool | int | Number | str
+from orchestrator.parsing.inputs.validation import Strict
+from orchestrator.parsing.inputs.workloads.condition_schema import RuleEntry
+from orchestrator.parsing.inputs.workloads.prediction_schema import InferenceEntry, TrainingEntry
+from orchestrator.parsing.inputs.workloads.schema_types import (
+    FailureId,
+    Help,
+    InsidePath,
+    Label,
+    Module,
+    Number,
+    ParameterName,
+    Value,
+)
 
 
 class RanksEntry(Strict):
@@ -143,93 +96,6 @@ class ParameterEntry(Strict):
             re.compile(self.pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"pattern is no regular expression: {error}") from None
-
-
-def _check_value(value: Any) -> Any:
-    if isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError(f"expected text, a number, true or false, found {describe_value(value)}")
-
-
-def _check_bound(value: Any) -> Any:
-    if isinstance(value, str):
-        return _parameter_name(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    raise ValueError(f"expected a number or a parameter's name, found {describe_value(value)}")
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def _normalise_condition(value: Any) -> Any:
-    return value if isinstance(value, dict) else {"any_of": value}
-
-
-# One problem for what is none of the types, instead of one for each of them.
-AnyValue = Annotated[Any, PlainValidator(_check_value, json_schema_input_type=Value)]
-Values = Annotated[
-    list[AnyValue],
-    Field(min_length=1),
-    BeforeValidator(_as_list, json_schema_input_type=Value | list[Value]),
-]
-Bound = Annotated[Any, PlainValidator(_check_bound, json_schema_input_type=Number | str)]
-
-
-class ConditionEntry(Strict):
-    """What a value is to be: all of this. A value or a list L is short for {any_of: L}."""
-
-    any_of: Values | None = Field(default=None, description="It is one of these")
-    none_of: Values | None = Field(default=None, alias="not", description="It is none of these")
-    min: Bound | None = Field(
-        default=None, description="It is at least this number, or the parameter of this name"
-    )
-    max: Bound | None = Field(
-        default=None, description="It is at most this number, or the parameter of this name"
-    )
-
-    @model_validator(mode="after")
-    def _some(self) -> ConditionEntry:
-        if not self.model_fields_set:
-            raise ValueError("a condition needs any_of, not, min or max")
-        return self
-
-
-Conditions = dict[
-    ParameterName,
-    Annotated[
-        ConditionEntry,
-        BeforeValidator(
-            _normalise_condition, json_schema_input_type=Value | list[Value] | ConditionEntry
-        ),
-    ],
-]
-
-
-class RuleEntry(Strict):
-    """Parameters that do not go together otherwise; found before anything is contacted."""
-
-    when: Conditions = Field(
-        default_factory=dict, description="Parameter name -> value; the rule is for where all hold"
-    )
-    require: Conditions = Field(
-        min_length=1, description="Parameter name -> value; all of these have to hold then"
-    )
-    why: Help = Field(min_length=1, description="The reason, shown to the user who breaks the rule")
-
-    @model_validator(mode="after")
-    def _about_two(self) -> RuleEntry:
-        both = sorted(self.when.keys() & self.require.keys())
-        if both:
-            raise ValueError(f"{both[0]} is in both when and require")
-        bounds = [bound for item in self.require.values() for bound in (item.min, item.max)]
-        if not self.when and not any(isinstance(bound, str) for bound in bounds):
-            raise ValueError(
-                "without when, require compares parameters, as in {most: {min: least}}; "
-                "what holds for one alone is declared there"
-            )
-        return self
 
 
 class GateEntry(Strict):
@@ -310,26 +176,6 @@ class LoadEntry(Strict):
     )
 
 
-class TrainingEntry(Strict):
-    """What a step of LoRA training is, for predictions: names of parameters."""
-
-    model: ParameterName = Field(description="A str parameter: the model's name or folder")
-    rows: ParameterName = Field(description="An int parameter: rows of a micro-batch of a rank")
-    sequence: ParameterName = Field(description="An int parameter: tokens of a row")
-    accumulation: ParameterName = Field(
-        description="An int parameter: micro-batches of a step and rank"
-    )
-    global_rows: ParameterName = Field(
-        description="An int parameter: rows of a step over all ranks; 0 = by accumulation"
-    )
-    adapter_rank: ParameterName = Field(description="An int parameter: rank of the adapters")
-    steps: ParameterName = Field(description="An int parameter: steps of the whole training")
-    only: Conditions = Field(
-        default_factory=dict,
-        description="Parameter name -> value; without these nothing is predicted",
-    )
-
-
 class WorkloadFile(Strict):
     """A workload: an ordinary script, what it takes, what it reports, what must come of it."""
 
@@ -354,6 +200,9 @@ class WorkloadFile(Strict):
     )
     training: TrainingEntry | None = Field(
         default=None, description="What time, memory and energy of a training are predicted from"
+    )
+    inference: InferenceEntry | None = Field(
+        default=None, description="What rates, latencies and memory of inference are predicted from"
     )
     notice: Help = Field(default="", description="A line that stands on all results")
     begins_anew: bool = Field(

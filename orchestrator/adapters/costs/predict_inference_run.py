@@ -1,0 +1,50 @@
+"""The prediction of planned inference on GPUs, and the import of all that it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.adapters.costs.cost_files import CostFiles
+from orchestrator.core.costs.hardware import make_fabric
+from orchestrator.core.costs.inference_prediction import predict_inference
+from orchestrator.core.costs.inference_run import (
+    answer_load,
+    count_engines,
+    engine_memory,
+    inference_job,
+    kept_job,
+    load_of,
+    planned_inference,
+)
+from orchestrator.core.costs.job_costs import gpu_kind
+from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
+from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.request import RunRequest
+from orchestrator.core.model.workload import InferenceSource
+
+
+def predict_inference_run(
+    files: CostFiles,
+    request: RunRequest,
+    source: InferenceSource,
+    plan: Plan,
+    facts: Mapping[str, Facts],
+) -> JobPrediction:
+    """What inference as ``source`` says will take on the plan's GPUs. Raises ``ValueError`` and
+    :class:`OrchestrateError` for what is not known, or not covered.
+    """
+    tables, job = files.tables(), request.job
+    kind = gpu_kind(plan, request.cluster, facts, tables)
+    name = str(job.values[source.model])
+    if not name:
+        raise NotPredicted("the included model is too small for a GPU to be predicted")
+    one = inference_job(job, source, files.shape(tables, name))
+    load = load_of(job, source, count_engines(job, source, plan))
+    fabric = make_fabric(tables.gpus[kind], tables.links, 1)
+    model = files.cost_model(tables, kind)
+    alone = predict_inference(one, fabric, model)
+    engine_memory(kept_job(job, source, one), fabric, model)
+    answers = answer_load(one, load, fabric, model)
+    memory = engine_memory(kept_job(job, source, answers.job), fabric, model)
+    return planned_inference(source, load, alone, answers, memory)

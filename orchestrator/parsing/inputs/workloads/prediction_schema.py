@@ -1,0 +1,75 @@
+"""What runs of a workload are predicted from, in its workload.yaml: names of parameters."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from orchestrator.parsing.inputs.validation import Strict
+from orchestrator.parsing.inputs.workloads.condition_schema import Conditions
+from orchestrator.parsing.inputs.workloads.schema_types import Label, Number, ParameterName
+
+
+class TrainingEntry(Strict):
+    """What a step of LoRA training is, for predictions: names of parameters."""
+
+    model: ParameterName = Field(description="A str parameter: the model's name or folder")
+    rows: ParameterName = Field(description="An int parameter: rows of a micro-batch of a rank")
+    sequence: ParameterName = Field(description="An int parameter: tokens of a row")
+    accumulation: ParameterName = Field(
+        description="An int parameter: micro-batches of a step and rank"
+    )
+    global_rows: ParameterName = Field(
+        description="An int parameter: rows of a step over all ranks; 0 = by accumulation"
+    )
+    adapter_rank: ParameterName = Field(description="An int parameter: rank of the adapters")
+    steps: ParameterName = Field(description="An int parameter: steps of the whole training")
+    only: Conditions = Field(
+        default_factory=dict,
+        description="Parameter name -> value; without these nothing is predicted",
+    )
+
+
+class FiguresEntry(Strict):
+    """Metrics that the workload reports, to be predicted; null = it reports no such thing."""
+
+    throughput: Label = Field(description="Output tokens per second of all engines")
+    first_token: Label | None = Field(default=None, description="Median time to the first token")
+    token: Label | None = Field(default=None, description="Median time of each token after it")
+
+
+class InferenceEntry(Strict):
+    """What the built-in engine is asked, for predictions: names of parameters."""
+
+    model: ParameterName = Field(description="A str parameter: the model's name or folder")
+    prompt_words: ParameterName = Field(description="An int parameter: words of a prompt")
+    tokens_per_word: Number = Field(gt=0, le=16, description="What is assumed of them")
+    answer: ParameterName = Field(description="An int parameter: tokens of an answer")
+    in_flight: ParameterName = Field(
+        description="An int parameter: requests that are answered at once"
+    )
+    shared: bool = Field(
+        default=False, description="in_flight is of all engines together, not of each"
+    )
+    rate: ParameterName | None = Field(
+        default=None, description="A float parameter: requests per second of all engines"
+    )
+    duration: ParameterName | None = Field(
+        default=None, description="A float parameter: seconds for which requests come at the rate"
+    )
+    closed: Conditions = Field(
+        default_factory=dict,
+        description="Parameter name -> value: where this holds, in_flight counts and not the rate",
+    )
+    engines: ParameterName | None = Field(
+        default=None, description="An int parameter: engines of a node; 0 = one for each GPU"
+    )
+    context: ParameterName | None = Field(
+        default=None,
+        description="An int parameter: tokens for which each engine keeps memory, 0 = as the "
+        "built-in engine chooses; without it an engine takes the memory that it finds",
+    )
+    figures: FiguresEntry = Field(description="The metrics that are predicted")
+    only: Conditions = Field(
+        default_factory=dict,
+        description="Parameter name -> value; without these nothing is predicted",
+    )
