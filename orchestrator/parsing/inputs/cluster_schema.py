@@ -218,7 +218,7 @@ class NodeFields(Strict):
     key: LocalPath | None = Field(default=None, description="Private key file on the coordinator")
     jump: Jump | None = Field(default=None, description="Jump host, as ssh -J: [user@]host[:port]")
     ssh_config: LocalPath | None = Field(
-        default=None, description="ssh_config file (default the user's)"
+        default=None, description="ssh_config file (default the user's); none = none at all"
     )
     known_hosts: LocalPath | None = Field(
         default=None,

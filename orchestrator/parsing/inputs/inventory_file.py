@@ -134,7 +134,7 @@ class _Builder:
                 port=fields.port,
                 identity_file=self._local(fields.key),
                 jump=fields.jump,
-                ssh_config=self._local(fields.ssh_config),
+                ssh_config=self._config(fields.ssh_config),
                 known_hosts=self._local(fields.known_hosts),
             ),
             gpus=_gpu_spec(fields.gpus),
@@ -187,6 +187,10 @@ class _Builder:
         if kind is PythonKind.REQUIREMENTS:
             value = self._local(value) or value
         return PythonSpec(kind=kind, value=value, base=base)
+
+    def _config(self, path: str | None) -> str | None:
+        """An ssh_config file; ``none`` is no file at all, as for ``ssh -F``."""
+        return path if path is not None and path.lower() == "none" else self._local(path)
 
     def _local(self, path: str | None) -> str | None:
         """A path on the coordinator, relative to the inventory's folder."""

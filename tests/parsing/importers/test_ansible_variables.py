@@ -121,6 +121,12 @@ def test_a_proxy_command_is_a_line_of_shell(command: str, route: str) -> None:
     assert bool(imported.warnings) == ("via" not in route)
 
 
+def test_no_ssh_config_at_all_stays_none() -> None:
+    """``none`` is no name of a file for ``ssh -F``, nor for the inventory."""
+    node = loaded(parse_ansible("g ansible_ssh_common_args='-F none'\n", "h")).node("g")
+    assert node.ssh.ssh_config == "none"
+
+
 def test_a_jump_host_for_an_unknown_user_is_not_guessed() -> None:
     with pytest.raises(UsageError, match="for %r, the user: give ansible_user"):
         parse_ansible("g ansible_ssh_common_args='-J %r@gate'\n", "h")

@@ -160,7 +160,7 @@ class _Reading:
             fields["jump"] = self._filled_jump(way, host, way.user or user)
         for name, path in (("ssh_config", way.config), ("known_hosts", way.known_hosts)):
             if path:
-                fields[name] = self._local(path)
+                fields[name] = path if path.lower() == "none" else self._local(path)
 
     def _filled_jump(self, way: Way, host: str, user: str) -> str:
         """The jump host, with what ssh puts in place of ``%h``, ``%n``, ``%p`` and ``%r``."""
