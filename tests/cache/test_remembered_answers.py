@@ -85,14 +85,19 @@ def same_size_and_time(lab: Lab) -> None:
     assert lab.config.stat().st_size == before.st_size
 
 
+def exchange(path: Path, source: str | Path) -> None:
+    """Put a copy of ``source`` in the place of ``path``, as installers and editors do."""
+    new = path.with_name("new")
+    shutil.copy2(source, new)
+    new.replace(path)
+
+
 CHANGES: dict[str, Callable[[Lab], object]] = {
     "content": same_size_and_time,
     "included": lambda lab: (lab.more / "first").write_text("Host gpu*\n  User two\n"),
     "one more": lambda lab: (lab.more / "0").write_text("Host gpu*\n  User two\n"),
     "one less": lambda lab: (lab.more / "first").unlink(),
-    "exchanged": lambda lab: shutil.copy(lab.config, lab.config.with_name("new")).replace(
-        lab.config
-    ),
+    "exchanged": lambda lab: exchange(lab.config, lab.config),
     "mode": lambda lab: lab.config.chmod(0o640),
 }
 
@@ -151,7 +156,7 @@ async def test_another_ssh_is_asked(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     await lab.read()
     assert lab.asked == 2
-    shutil.copy2(real, program.with_name("new")).replace(program)  # type: ignore[attr-defined]
+    exchange(program, real)
     await lab.read()
     assert lab.asked == 3
 

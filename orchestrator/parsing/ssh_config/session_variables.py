@@ -20,7 +20,7 @@ def session_variables(
     environ: Mapping[str, str], sent: Sequence[str], assigned: Iterable[str]
 ) -> dict[str, str]:
     """The variables of ``environ`` that a pattern of ``sent`` fits, and ``assigned`` over them."""
-    names = environ if sent else ()  # a whole environment is long, and most patterns are none
+    names: Iterable[str] = environ if sent else ()  # an environment is long
     named = {
         name: environ[name]
         for name in names
