@@ -302,6 +302,9 @@ def test_what_a_node_is_asked() -> None:
     assert inside[0] == "{program}"
     assert inside[-3:] == ["--cpus=8", "{image}", "python3"]
     assert "--mount=type=bind,source=/data,destination=/data,readonly" in inside
+    assert question["lasting"] is False
+    bare = replace(SPEC, mounts=(), options=())
+    assert image_question(replace(node_spec("a"), container=bare), [])["lasting"] is True
     archive = replace(SPEC, image="oci-archive:/a.tar")
     question = image_question(replace(node_spec("a"), container=archive), [])
     assert (question["show"], question["pull"]) == ([], ["pull", "oci-archive:/a.tar"])
