@@ -40,6 +40,7 @@ from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.captures import parse_captures
+from orchestrator.parsing.inputs.container_choice import contained_cluster
 from orchestrator.parsing.inputs.workloads.command_line import (
     refuse_misunderstandings,
     with_interpreter,
@@ -62,6 +63,7 @@ def load_request(
     job = _load_job(catalog, options, words)
     if words:
         cluster = with_interpreter(cluster, words)
+    cluster = contained_cluster(cluster, job.workload, options.container, options.container_engine)
     launcher, passed = parse_launcher(options.launcher, options.launcher_options, os.environ)
     request = RunRequest(
         run_id=run_id,

@@ -119,6 +119,7 @@ def _how_options(command: Command) -> Command:
 
 def _launcher_options(command: Command) -> Command:
     from orchestrator.core.launchers import LAUNCHERS, launcher_options
+    from orchestrator.core.model.container import Engine
 
     return _with_options(
         command,
@@ -130,6 +131,17 @@ def _launcher_options(command: Command) -> Command:
             help="What starts the ranks.",
         ),
         *(_launcher_option(option) for _, option in launcher_options()),
+        click.option(
+            "--container",
+            default="",
+            metavar="IMAGE",
+            help="Ranks run in a container of this image; none: in no container.",
+        ),
+        click.option(
+            "--container-engine",
+            type=click.Choice([engine.value for engine in Engine]),
+            help="What runs containers (default: as declared, else podman).",
+        ),
         click.option(
             "--ranks-per-node",
             type=click.IntRange(1, 4096),
@@ -289,6 +301,8 @@ class JobOptions:
     no_cache: bool = False
     prices: str = DEFAULT_PRICES
     captures: tuple[str, ...] = ()
+    container: str = ""
+    container_engine: str | None = None
     launcher_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -72,6 +72,12 @@ def _environment(call: Call) -> Result:
     return build_environment(call.context, call.request, call.body.read_all(MAX_REQUIREMENTS_BYTES))
 
 
+def _image(call: Call) -> Result:
+    from orchestrator.node_agent.containers.image import prepare_image
+
+    return prepare_image(call.context, call.request)
+
+
 def _feed(call: Call) -> Result:
     from orchestrator.node_agent.attempt.feed import store_feed
 
@@ -165,6 +171,7 @@ OPERATIONS: dict[str, Callable[[Call], Result]] = {
     "push": _push,
     "interpreter": _interpreter,
     "environment": _environment,
+    "image": _image,
     **{name: _on_layout(*answer) for name, answer in QUESTIONS.items()},
     "listen": _listen,
     "release": _release,

@@ -70,11 +70,15 @@ class Bed:
 
 
 @contextlib.contextmanager
-def make_bed(count: int, python: str, share: Sequence[str] = ()) -> Iterator[Bed]:
+def make_bed(
+    count: int, python: str, share: Sequence[str] = (), user: str = "root"
+) -> Iterator[Bed]:
     """Hosts and a temporary folder; both are gone afterwards, whatever happens."""
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as name:
         folder = Path(name)
-        options = Options(count=count, network=NETWORK, python=python, share=tuple(share))
+        options = Options(
+            count=count, network=NETWORK, python=python, share=tuple(share), user=user
+        )
         hosts = VirtualHosts(folder / "hosts")
         try:
             VirtualHosts.up(folder / "hosts", options)

@@ -13,6 +13,7 @@ from virtual_hosts_lib.processes import VirtualHostsError
 
 from .command import FAILED
 from .commands import (
+    containers,
     control_plane,
     detection,
     diagnose,
@@ -39,6 +40,7 @@ COMMANDS = (
     detection.COMMAND,
     history.COMMAND,
     promises.COMMAND,
+    containers.COMMAND,
     scrape.COMMAND,
     sigterm.COMMAND,
     steps.COMMAND,

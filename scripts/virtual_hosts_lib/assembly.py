@@ -281,7 +281,9 @@ def _prepare_files(directory: Path, options: Options, names: Sequence[str]) -> N
         write_text(top / "etc/shadow", files.shadow(passwd), 0o640)
         write_text(top / "etc/hostname", name + "\n")
         write_text(top / "etc/machine-id", uuid.uuid4().hex + "\n")
-
+        for file, text in files.podman(options.user).items():
+            (top / "etc" / file).parent.mkdir(exist_ok=True)
+            write_text(top / "etc" / file, text)
     if options.slurm:
         slurm.write_files([directory / "hosts" / name / "etc" for name in names], names)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
 from pathlib import Path
 
 from .state import Host, Options, State
 
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+PODMAN_SETTINGS = "/etc/containers"
 NOISE = "*** this login shell talks: maintenance on Sunday ***"
 
 
@@ -117,3 +119,24 @@ def group(machine_group: str, user: str) -> str:
         if line.split(":")[0] != user and line.split(":")[2:3] != ["1000"]
     ]
     return "\n".join([*kept, f"{user}:x:1000:"]) + "\n"
+
+
+def podman(user: str) -> dict[str, str]:
+    """What podman reads in a host's /etc: no registry, and storage that is the host's own.
+
+    It raises limits as far as a real root may, which the root of this machine need not be allowed
+    to. A rootless one needs numbers below the login's.
+    """
+    limits = (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
+    most = [(name, resource.getrlimit(limit)[1]) for name, limit in limits]
+    words = ", ".join(f'"{name}={limit}:{limit}"' for name, limit in most)
+    return {
+        "containers/policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
+        "containers/storage.conf": '[storage]\ndriver = "overlay"\n'
+        'graphroot = "/var/tmp/containers"\nrunroot = "/run/containers/storage"\n',
+        "containers/containers.conf": f"[containers]\ndefault_ulimits = [{words}]\n"
+        '[network]\nnetwork_backend = "netavark"\n'
+        '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n',
+        "subuid": f"{user}:100000:65536\n",
+        "subgid": f"{user}:100000:65536\n",
+    }

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from . import kernel, pipes
+from . import files, kernel, pipes
 
 NAMESPACES = (
     kernel.CLONE_NEWNS
@@ -30,6 +30,7 @@ NAMESPACES = (
 )
 ENVIRONMENT = {"PATH": pipes.TOOL_PATH}
 SSHD_START_SECONDS = 20.0
+QUEUES = "/dev/mqueue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def _arrange_files(setup: Setup) -> None:
     """The machine's file system read-only, with everything a machine owns made this host's own."""
     kernel.make_private("/")
     sources = _open_sources(setup)
+    os.makedirs(QUEUES, exist_ok=True)  # as on every machine; a read-only /dev cannot gain it
     kernel.make_read_only("/")
     _mount_kernel_file_systems(setup)
     for target, mode in (("/tmp", "1777"), ("/run", "755"), ("/dev/shm", "1777"), ("/home", "755")):
@@ -97,8 +99,9 @@ def _arrange_files(setup: Setup) -> None:
     os.mkdir("/run/sshd", 0o755)
     os.mkdir("/run/lock")
     os.chmod("/run/lock", 0o1777)
+    writable = (setup.home, "/var/tmp", files.PODMAN_SETTINGS)
     for target, descriptor in sources.items():
-        _bind_source(descriptor, target, read_only=target not in (setup.home, "/var/tmp"))
+        _bind_source(descriptor, target, read_only=target not in writable)
         os.close(descriptor)
     os.chown(setup.home, setup.home_owner, setup.home_owner)
     if os.path.isdir(setup.set_directory):  # another host's home and the client's key are not ours
@@ -143,6 +146,7 @@ def _mount_kernel_file_systems(setup: Setup) -> None:
     if setup.cgroup:
         kernel.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet)
     terminals = "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    kernel.mount("mqueue", QUEUES, "mqueue", quiet)
     kernel.mount("devpts", "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, terminals)
 
 

@@ -17,16 +17,17 @@ LAYERS = ("core", "parsing", "adapters", "engine", "view", "cli", "__main__")
 NODE_AGENT = "node_agent"
 # Inside a layer, too, imports point to the left only: a folder or file uses those before it.
 FOLDERS = {
-    "core": "base model tuning launchers planning kubernetes fabric captures sharing costs run "
-    "diagnosis verdict history detection nightly suite doctor migration monitoring drill_promises",
+    "core": "base model tuning launchers containers planning kubernetes fabric captures sharing "
+    "costs run diagnosis verdict history detection nightly suite doctor migration monitoring "
+    "drill_promises",
     "parsing": "ssh_config inputs importers replies captures experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
     "cli": "output masking outermost capture_option options past_runs load_cluster load_request "
     "node_queries open_view coordinate stop_run detach log_options run_words start_detached "
     "ray_clusters torchx_plugin nights suites migrations commands main",
-    "node_agent": "base process facts code slurm telemetry attempt hang rank_env kubernetes "
-    "operations main oneshot_probe stage0",
+    "node_agent": "base process facts code slurm telemetry containers attempt hang rank_env "
+    "kubernetes operations main oneshot_probe stage0",
 }
 IMPURE_MODULES = frozenset(
     "asyncio concurrent fcntl glob http io logging multiprocessing os random secrets select "

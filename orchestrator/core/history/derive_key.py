@@ -68,6 +68,9 @@ def _configuration(request: RunRequest, result: Result) -> str:
         "communication": used,
         "samples": request.samples.digest if request.samples else "",
     }
+    contained = {node.container.image for node in request.cluster.workers if node.container}
+    if contained:  # another key would part runs without containers from their own past
+        parts["images"] = sorted(contained)
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 

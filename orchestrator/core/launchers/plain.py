@@ -77,8 +77,13 @@ def _meeting_variables(spec: LaunchSpec, rank: int) -> Iterator[Variable]:
 
 
 DIRECT = Launcher(
-    name="direct", processes=plan_direct, ranks_meet=True, needs_world=True, binds_ranks=True
+    name="direct",
+    processes=plan_direct,
+    ranks_meet=True,
+    needs_world=True,
+    binds_ranks=True,
+    containable=True,
 )
-MANUAL = Launcher(name="manual", processes=plan_manual, isolates_ranks=True)
+MANUAL = Launcher(name="manual", processes=plan_manual, isolates_ranks=True, containable=True)
 # The same processes; but what a plain command does with its ranks is not known.
-COMMAND = Launcher(name="command", processes=plan_manual)
+COMMAND = Launcher(name="command", processes=plan_manual, containable=True)

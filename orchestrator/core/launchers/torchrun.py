@@ -54,5 +54,6 @@ TORCHRUN = Launcher(
     ranks_meet=True,
     needs_world=True,
     binds_ranks=True,
+    containable=True,
     modules=("torch",),
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.model import devices
+from orchestrator.core.model.container import ContainerImage
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.scheduled_node import ScheduledNode
@@ -22,7 +23,7 @@ class NodeFinding:
     the variables that put its environment in force.
 
     ``modules`` None = the interpreter was not asked (offline, or a plain command). ``scheduled``
-    None = no scheduler was asked.
+    None = no scheduler was asked. ``image`` None = ranks run in no container, or nobody asked.
     """
 
     facts: Facts
@@ -30,6 +31,7 @@ class NodeFinding:
     modules: Mapping[str, str] | None = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     scheduled: ScheduledNode | None = None
+    image: ContainerImage | None = None
 
 
 def unfit_reason(spec: NodeSpec, finding: NodeFinding, modules: Sequence[str]) -> str | None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from orchestrator.core.base.command import Text
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.container import ContainerSpec
 
 
 class Role(StrEnum):
@@ -127,7 +128,9 @@ class Expectation:
 @wire("NodeSpec")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """One declared node. ``workdir`` is where orchestrate keeps its files on the node."""
+    """One declared node. ``workdir`` is where orchestrate keeps its files on the node;
+    ``container`` what its ranks run in, None = nothing.
+    """
 
     name: str
     role: Role = Role.WORKER
@@ -139,6 +142,7 @@ class NodeSpec:
     env: Mapping[str, Text] = field(default_factory=dict)
     price_per_hour: float | None = None
     groups: tuple[str, ...] = ()
+    container: ContainerSpec | None = None
 
 
 @wire("Cluster")

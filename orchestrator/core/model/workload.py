@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.base.wire_names import wire
+from orchestrator.core.model.container import ContainerSpec
 from orchestrator.core.model.load import LoadSource
 
 ParameterValue = bool | int | float | str
@@ -234,6 +235,7 @@ class Workload:
     = there is none. ``notice`` stands on everything that a run puts out. ``begins_anew``: another
     attempt continues nothing. ``failures``: what to do about each that a rank may name in its last
     line, by id. ``warnings``: what was found in a user's script that is told in plan and result.
+    ``container``: what ranks run in, unless node or user say otherwise.
     """
 
     name: str
@@ -265,6 +267,7 @@ class Workload:
     begins_anew: bool = False
     failures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    container: ContainerSpec | None = None
 
     @property
     def is_predicted(self) -> bool:

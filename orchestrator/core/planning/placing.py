@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
+from orchestrator.core.containers.containing import ContainedNode
 from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
 from orchestrator.core.model import devices
 from orchestrator.core.model.captures import PROFILED_NODES, CaptureKind
@@ -14,7 +15,7 @@ from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import GpuSpec, NodeSpec
-from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
+from orchestrator.core.model.plan import Lock, NodePlan, ProcessPlan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Per, Workload
 from orchestrator.core.tuning import Situation, Tuned
@@ -28,6 +29,11 @@ CHOSEN_AT_LAUNCH = "<chosen at launch>"
 def code_root(workload: Workload) -> str:
     """Where the code lies on a node, as a placeholder that the node resolves."""
     return "{work}" if workload.own_code else "{snapshot}"
+
+
+def rank_directory(workload: Workload) -> str:
+    """Where ranks are started, likewise."""
+    return "{work}" if workload.own_code else "{output}"
 
 
 def same_machine(findings: Sequence[NodeFinding]) -> bool:
@@ -202,10 +208,31 @@ def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> Nod
         gpus=place.gpus,
         interpreter=finding.interpreter,
         env=tuned.env,
-        processes=world.kind.processes(share),
+        processes=_processes(world, place, share, tuned.env),
         locks=_node_locks(world, place),
         left=tuned.left,
     )
+
+
+def _processes(
+    world: PlannedWorld, place: RankPlacement, share: LaunchSpec, env: tuple[Variable, ...]
+) -> tuple[ProcessPlan, ...]:
+    """What the launcher starts on the node, each in a container where the node has one."""
+    processes = world.kind.processes(share)
+    spec, finding = place.spec, world.findings[place.spec.name]
+    if spec.container is None:
+        return processes
+    contained = ContainedNode(
+        spec=spec.container,
+        image=finding.image,
+        interpreter=finding.interpreter,
+        directory=rank_directory(world.request.job.workload),
+        env=env,
+        labels=(f"orchestrate.run={world.request.run_id}", f"orchestrate.node={spec.name}"),
+        gpus=bool(place.gpus),
+        infiniband=bool(finding.facts.hcas),
+    )
+    return tuple(map(contained.wrap, processes))
 
 
 def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core import launchers, tuning
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.launchers import LAUNCHERS, choose_launcher, typed
+from orchestrator.core.containers.containing import container_interpreter, different_images
+from orchestrator.core.launchers import LAUNCHERS, Launcher, choose_launcher, typed
 from orchestrator.core.model import checks, devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import (
@@ -62,6 +63,9 @@ def make_plan(
         return refusal
     findings = {spec.name: findings[spec.name] for spec in nodes}
     launcher, _ = _choose_launcher(request, findings)
+    refusal = _refuse_containers(nodes, findings, LAUNCHERS[launcher], excluded)
+    if refusal is not None:
+        return refusal
     places = place_nodes(request, nodes, findings)
     rungs = fallback_chain(_ground(request, findings, places, launcher), falls)
     rung = mode_in_use(rungs)
@@ -174,6 +178,8 @@ def assumed_finding(spec: NodeSpec) -> NodeFinding:
 
 def declared_interpreter(spec: NodeSpec) -> str:
     """The ranks' interpreter as far as the inventory alone tells."""
+    if spec.container is not None:
+        return container_interpreter(spec)
     match spec.python.kind:
         case PythonKind.INTERPRETER:
             return spec.python.value
@@ -187,7 +193,7 @@ def declared_interpreter(spec: NodeSpec) -> str:
 
 def declared_environment(spec: NodeSpec) -> dict[str, str]:
     """What puts the ranks' environment in force, as far as the inventory alone tells."""
-    if spec.python.kind is PythonKind.INTERPRETER:
+    if spec.container is not None or spec.python.kind is PythonKind.INTERPRETER:
         return {}
     prefix = declared_interpreter(spec).removesuffix("/bin/python")
     name = "CONDA_PREFIX" if spec.python.kind is PythonKind.CONDA else "VIRTUAL_ENV"
@@ -288,11 +294,30 @@ def _refuse(
     return Refusal(problem=problem, excluded=excluded)
 
 
+def _refuse_containers(
+    nodes: Sequence[NodeSpec],
+    findings: Mapping[str, NodeFinding],
+    launcher: Launcher,
+    excluded: tuple[Exclusion, ...],
+) -> Refusal | None:
+    """Why the containers of ``nodes`` cannot run this job together, if they have any."""
+    contained = [spec.name for spec in nodes if spec.container is not None]
+    problem = different_images([(name, findings[name].image) for name in contained])
+    if contained and not launcher.containable:
+        problem = Problem(
+            id="OR-PLAN-002",
+            message=f"the launcher {launcher.name} starts no ranks in containers",
+            remedy="--launcher torchrun, or --container none",
+        )
+    return Refusal(problem=problem, excluded=excluded) if problem else None
+
+
 def _proves_fabric(world: PlannedWorld) -> bool:
     """Whether ranks of different machines are to meet through torch: nothing else is worth it.
 
     Nodes that are different machines to NCCL by its own variable do not share its fast paths
-    either. Nodes that a scheduler is yet to give are not ours to try.
+    either. Nodes that a scheduler is yet to give are not ours to try, and a trial runs in no
+    container.
     """
     identities = {str(place.spec.env.get("NCCL_HOSTID", "")) for place in world.places}
     distinct = len(identities) == len(world.places)
@@ -304,6 +329,7 @@ def _proves_fabric(world: PlannedWorld) -> bool:
         and not together
         and has_torch
         and world.request.fabric_probe
+        and not any(place.spec.container for place in world.places)
         and _holds_nodes(world)
     )
 

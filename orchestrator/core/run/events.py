@@ -15,6 +15,7 @@ from enum import StrEnum
 from orchestrator.core.base.outcome import Outcome
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.base.wire_names import wire, written_as
+from orchestrator.core.model.container import ContainerImage
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.scheduled_node import WIRE_KEY, ScheduledNode
@@ -112,7 +113,7 @@ class Prepared:
     ``modules`` maps the modules that the workload requires to their versions; absent = not
     installed. ``environment`` is what puts the environment of the interpreter in force: values that
     only the node knows are ``{environment:NAME}``. ``scheduled``: what a scheduler told of the
-    node, where one is to start the ranks.
+    node, where one is to start the ranks. ``image``: whose interpreter that is.
     """
 
     node: str
@@ -120,6 +121,7 @@ class Prepared:
     modules: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     scheduled: ScheduledNode | None = field(default=None, metadata=written_as(WIRE_KEY))
+    image: ContainerImage | None = None
 
 
 @wire("Reserved")

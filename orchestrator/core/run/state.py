@@ -96,6 +96,7 @@ class NodeState:
             modules=self.prepared.modules,
             environment=self.prepared.environment,
             scheduled=self.prepared.scheduled,
+            image=self.prepared.image,
         )
 
 

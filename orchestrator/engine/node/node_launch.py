@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Lock, NodePlan
+from orchestrator.core.planning.placing import rank_directory
 from orchestrator.core.run.events import Launched, NodeConcluded, Occupied
 from orchestrator.core.run.state import NEVER_LAUNCHED
 from orchestrator.engine.node.node_session import ABSENT, QUICK_S, NodeSession, coordinator_name
 from orchestrator.engine.node.requests import (
     agent_captures,
+    agent_engine,
     agent_facts,
     agent_locks,
     agent_process,
@@ -61,7 +63,7 @@ class NodeLauncher:
             fields = {
                 **self._session.lease_fields(),
                 "grace_s": budgets.grace_s,
-                "cwd": "{work}" if own_code else "{output}",
+                "cwd": rank_directory(request.job.workload),
                 "own_copy": own_code,
                 "independent": independent,
                 "snapshot": request.code,
@@ -70,6 +72,7 @@ class NodeLauncher:
                 "gpus": list(share.gpus),
                 "captures": agent_captures(request.captures),
                 "facts": agent_facts(facts),
+                "engine": agent_engine(self._session.spec),
                 "processes": [agent_process(share.env, process) for process in share.processes],
             }
             await self._session.link.request("launch", fields, timeout_s=budgets.launch_s)

@@ -7,7 +7,6 @@ import hashlib
 import re
 from pathlib import Path
 
-from orchestrator.adapters.agent_client.connect_agent import Channel
 from orchestrator.core import launchers
 from orchestrator.core.model.checks import NCCL_WHEELS
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
@@ -15,17 +14,20 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.model.workload import Workload
 from orchestrator.core.run.events import Prepared
+from orchestrator.engine.node.container_image import prepare_image
 from orchestrator.engine.node.link import NodeLink
+from orchestrator.engine.node.progress_notes import progress_noted
 from orchestrator.engine.support.context import RunContext
 from orchestrator.parsing.replies.supervisor_records import parse_interpreter, parse_scheduled_node
-
-BUILD_NOTE_EVERY_S = 5.0
 
 
 async def prepare(link: NodeLink, request: RunRequest, context: RunContext) -> Prepared:
     """Which interpreter the ranks get, and what it can import. Raises as ``link`` does, and
     ``BadRecord``.
     """
+    container = link.spec.container
+    if container is not None:
+        return await prepare_image(link, container, asked_modules(request), context)
     interpreter = await _interpreter(link, request, context)
     reply = await link.request(
         "interpreter",
@@ -93,16 +95,11 @@ async def _build(
         "base": base,
         "modules": asked_modules(request),
     }
-    channel = await link.open(request.budgets.connect_s)
     began = context.clock.monotonic()
-    telling = asyncio.create_task(_tell_build(channel, context))
-    try:
+    async with progress_noted(link, context, "environment", "building the Python environment"):
         reply = await link.request(
             "environment", fields, timeout_s=request.budgets.prepare_s, payload=text
         )
-    finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
     if reply.fields.get("built"):
         spent = context.clock.monotonic() - began
         context.note(f"{link.node}: Python environment built in {spent:.0f} s")
@@ -115,16 +112,3 @@ def add_requirement(requirements: bytes, wanted: str) -> bytes:
     if wanted.partition("==")[0].encode() in map(bytes.lower, names):
         return requirements
     return requirements.rstrip(b"\n") + b"\n" + wanted.encode() + b"\n"
-
-
-async def _tell_build(channel: Channel, context: RunContext) -> None:
-    """A line now and then: building an environment takes minutes and must not look hung."""
-    began = context.clock.monotonic()
-    told_at = began - BUILD_NOTE_EVERY_S
-    async for event in channel.events():
-        now = context.clock.monotonic()
-        line = str(event.fields.get("line", "")).strip()
-        if event.name == "environment" and line and now - told_at >= BUILD_NOTE_EVERY_S:
-            told_at = now
-            spent = f"{now - began:.0f} s"
-            context.note(f"{channel.node}: building the Python environment, {spent}: {line[:100]}")

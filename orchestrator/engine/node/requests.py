@@ -8,8 +8,10 @@ from typing import Any
 
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.command import reveal_secret
+from orchestrator.core.containers import engine_of
 from orchestrator.core.model.captures import Capture, CaptureKind
 from orchestrator.core.model.facts import Facts
+from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Lock, ProcessPlan, Variable
 
 # A request is one frame; a node whose facts take more of it keeps its ranks without them.
@@ -40,6 +42,12 @@ def agent_facts(facts: Facts | None) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = to_json(facts)
     return found if len(json.dumps(found)) <= MAX_FACTS_BYTES else None
+
+
+def agent_engine(spec: NodeSpec) -> str | None:
+    """The engine whose containers outlive what started them: the agent has to remove them."""
+    engine = None if spec.container is None else engine_of(spec.container)
+    return engine.name.value if engine is not None and engine.keeps else None
 
 
 def agent_captures(captures: Sequence[Capture]) -> list[str]:

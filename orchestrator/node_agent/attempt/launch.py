@@ -23,7 +23,7 @@ from orchestrator.node_agent.attempt.workcopy import copy_code
 from orchestrator.node_agent.base import activation
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import ABSENT, BAD_REQUEST, BUSY, LAUNCH, AgentFault
-from orchestrator.node_agent.base.login import login_environment
+from orchestrator.node_agent.base.login import engine_environment, login_environment
 from orchestrator.node_agent.base.node_layout import (
     AGENT,
     NODE_CODE,
@@ -35,6 +35,7 @@ from orchestrator.node_agent.base.node_layout import (
 )
 from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import read_field, read_seconds, read_strings
+from orchestrator.node_agent.containers.container_jobs import container_prefix, record_engine
 from orchestrator.node_agent.process.rank_shim import GRACE
 from orchestrator.node_agent.telemetry.request import check_captures, prepare_sampler
 
@@ -52,7 +53,7 @@ FIRST_HELD_FD = 10
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 PLACEHOLDER = re.compile(
     r"\{(snapshot|kit|work|output|report|checkpoints|attempt|scratch"
-    r"|agent|agent_python|rank_env)\}"
+    r"|agent|agent_python|rank_env|container|user)\}"
 )
 ENTRY = (
     "import sys;sys.path.insert(0,sys.argv[1]);"
@@ -85,6 +86,8 @@ def launch_attempt(
             spec["sampler"] = prepare_sampler(attempt, captures, gpus, _first_rank(spec))
             if facts is not None:
                 _write_facts(attempt.facts, facts)
+            if spec["engine"]:
+                record_engine(attempt, spec["engine"])
             keep_usable_pipes(spec["processes"], attempt.root)
             if read_field(request, "own_copy", bool, False):
                 copy_code(layout.snapshot(request.get("snapshot")), attempt.work)
@@ -147,6 +150,7 @@ def _specification(
         "boot_id": boot_id(),
         "environments": _environments(layout, processes),
         "independent": read_field(request, "independent", bool, False),
+        "engine": read_field(request, "engine", str, None),
         "scratch": any(attempt.scratch in word for p in processes for word in p["argv"]),
         "processes": processes,
     }
@@ -174,6 +178,8 @@ def fill_placeholders(
         "agent": NODE_CODE,
         "agent_python": sys.executable,
         "rank_env": RANK_ENV,
+        "container": container_prefix(attempt),
+        "user": f"{os.geteuid()}:{os.getegid()}",
     }
     markers = {
         "ORCHESTRATE_RUN_ID": request["run"],
@@ -203,14 +209,18 @@ def _processes(
     given = read_field(request, "processes", list)
     if not 0 < len(given) <= MAX_PROCESSES or not all(isinstance(p, dict) for p in given):
         raise AgentFault(BAD_REQUEST, f"'processes' must be 1 to {MAX_PROCESSES} objects")
-    processes = [_process(process, places, markers) for process in given]
+    known = login_environment() if request.get("engine") is None else engine_environment()
+    processes = [_process(process, places, {**markers, **known}, markers) for process in given]
     if len({process["label"] for process in processes}) < len(processes):
         raise AgentFault(BAD_REQUEST, "two processes have the same label")
     return processes
 
 
 def _process(
-    given: Mapping[str, Any], places: Mapping[str, str], markers: Mapping[str, str]
+    given: Mapping[str, Any],
+    places: Mapping[str, str],
+    known: Mapping[str, str],
+    markers: Mapping[str, str],
 ) -> dict[str, Any]:
     argv = [_fill(word, places) for word in read_strings(given, "argv", MAX_WORDS)]
     if not argv or not argv[0]:
@@ -225,7 +235,7 @@ def _process(
             raise AgentFault(BAD_REQUEST, "'env' holds what is not an environment variable")
     filled = {name: _fill(value, places) for name, value in activation.fill_variables(env).items()}
     # Markers come first in the process's environment, and nothing overrides them.
-    environment = {**markers, **login_environment(), **filled, **markers}
+    environment = {**known, **filled, **markers}
     return {"label": label, "rank": rank, "argv": argv, "env": environment}
 
 

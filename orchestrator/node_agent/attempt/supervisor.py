@@ -153,7 +153,9 @@ class Supervisor:
 
     def _record_rank(self, rank: ShimmedRank) -> None:
         outcome = rank.outcome or {}
-        by_us = rank.told_to_end or (bool(self.why) and outcome in BY_SIGNAL)
+        # What an engine hands on has a sender that nobody knows.
+        asked = outcome in BY_SIGNAL or (bool(self.spec["engine"]) and rank.told)
+        by_us = rank.told_to_end or (bool(self.why) and asked)
         self._record_rank_exit(
             rank.rank, outcome, rank.ended_at, self.ranks.last_line(rank), by_us=by_us
         )
@@ -236,7 +238,7 @@ class Supervisor:
             left = self.find()
             if not left:
                 return
-            spared = self._of_living_ranks(left)
+            spared = self._of_living_ranks(left) | self._of_engine(left)
             for process in left:
                 if process.pid not in told | spared:
                     told.add(process.pid)
@@ -254,6 +256,15 @@ class Supervisor:
             if not more:
                 return spared
             spared |= more
+
+    def _of_engine(self, found: list[FoundProcess]) -> set[int]:
+        """What an engine put between us and its containers, and what cleans up behind them: it has
+        nothing of the attempt's environment, and ends with its container.
+        """
+        if not self.spec["engine"]:
+            return set()
+        marked = marked_processes(os.path.dirname(self.spec["attempt_dir"]))
+        return {process.pid for process in found} - {process.pid for process in marked}
 
     def _conclude(self) -> None:
         swept = self.sweep()

@@ -22,7 +22,7 @@ from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
 from orchestrator.node_agent.base.node_layout import check_name
 from orchestrator.node_agent.base.wire import read_seconds
-from orchestrator.node_agent.code.environment import tethered_argv
+from orchestrator.node_agent.code.told_process import tethered_argv
 from orchestrator.node_agent.process.children import outcome_of
 
 TYPE_CHECKING = False

@@ -20,6 +20,14 @@ INHERITED = frozenset(
 )
 INHERITED_PREFIXES = ("LC_", "NVIDIA_", "SSL_CERT_")
 
+# Where engines of containers look for their settings, and for what they keep.
+ENGINE_SETTINGS = frozenset(
+    "XDG_RUNTIME_DIR XDG_DATA_HOME XDG_CONFIG_HOME DBUS_SESSION_BUS_ADDRESS CONTAINERS_CONF "
+    "CONTAINERS_STORAGE_CONF CONTAINERS_REGISTRIES_CONF REGISTRY_AUTH_FILE DOCKER_HOST "
+    "DOCKER_CONTEXT DOCKER_CONFIG".split()
+)
+ENGINE_PREFIXES = ("APPTAINER_", "ENROOT_")
+
 
 def user_name() -> str:
     """The user's, or the number of one that has no name here, as in many containers."""
@@ -50,3 +58,10 @@ def login_environment() -> dict[str, str]:
     """The part of the agent's own environment that programs on this node get."""
     own = os.environ.items()
     return {k: v for k, v in own if k in INHERITED | VARIABLES or k.startswith(INHERITED_PREFIXES)}
+
+
+def engine_environment() -> dict[str, str]:
+    """The same, and what engines of containers are told by their own variables."""
+    own = os.environ.items()
+    settings = {k: v for k, v in own if k in ENGINE_SETTINGS or k.startswith(ENGINE_PREFIXES)}
+    return {**settings, **login_environment()}

@@ -4,6 +4,7 @@
   agents/<digest16>/                 unpacked agents
   snapshots/<digest>/                code trees, complete or absent
   environments/<digest>/             Python environments, ready when the marker exists
+  images/<key>                       what was found of images of containers
   locks/<name>                       flock files
   runs/<run>/<node>/                 one inventory node's share of a run
     epoch  lock  checkpoints/
@@ -167,6 +168,7 @@ class NodeLayout:
         self.agents = os.path.join(self.root, "agents")
         self.snapshots = os.path.join(self.root, "snapshots")
         self.environments = os.path.join(self.root, "environments")
+        self.images = os.path.join(self.root, "images")
         self.locks = os.path.join(self.root, "locks")
         self.runs = os.path.join(self.root, "runs")
 
@@ -184,7 +186,7 @@ class NodeLayout:
         """Create the folders, or check that they are ours. Raises :class:`AgentFault`."""
         for path in (self.root, self.agents, self.snapshots):
             private_folder(path)
-        for path in (self.environments, self.locks, self.runs):
+        for path in (self.environments, self.images, self.locks, self.runs):
             private_folder(path)
 
     def snapshot(self, digest: object) -> str:
@@ -196,6 +198,10 @@ class NodeLayout:
 
     def environment(self, digest: object) -> str:
         return os.path.join(self.environments, check_name(digest, "digest", DIGEST))
+
+    def image(self, known_by: str) -> str:
+        """Where is written what was found of the image that ``known_by`` describes."""
+        return os.path.join(self.images, hashlib.sha256(known_by.encode()).hexdigest()[:32])
 
     def run(self, run: object, node: object) -> RunLayout:
         above = os.path.join(self.runs, check_name(run, "run id"))

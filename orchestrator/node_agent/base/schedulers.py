@@ -1,7 +1,8 @@
-"""Who may give this node to an attempt: every scheduler that the node's agent can ask.
+"""Who acts for an attempt outside of its own processes: schedulers that may give it this node, and
+engines that keep its containers.
 
-One has a row here and a folder of its own beside this one. The question about a node, and the file
-of an attempt that records a job, go by the scheduler's name.
+A scheduler has a row here and a folder of its own beside this one. The question about a node, and
+the file of an attempt that records a job, go by its name.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ class NodeScheduler:
 SCHEDULERS = {"slurm": NodeScheduler("slurm.slurm_tools", "slurm.slurm_jobs", ("SLURM_CONF",))}
 # The operation that asks about this node: the module and the function that answer.
 QUESTIONS = {name: (each.tools, "describe_node") for name, each in SCHEDULERS.items()}
+# Who may have to end something, by the name of its record, and the module whose `release_job` does.
+HOLDERS = {name: each.jobs for name, each in SCHEDULERS.items()}
+HOLDERS["containers"] = "containers.container_jobs"
 VARIABLES = frozenset(name for each in SCHEDULERS.values() for name in each.variables)
 
 
-def job_record(attempt: AttemptLayout, scheduler: str) -> str:
-    """Where an attempt records what it asked ``scheduler`` for."""
-    return os.path.join(attempt.root, scheduler + ".json")
+def job_record(attempt: AttemptLayout, holder: str) -> str:
+    """Where an attempt records what it asked ``holder`` for."""
+    return os.path.join(attempt.root, holder + ".json")
 
 
 def release_jobs(attempt: AttemptLayout) -> list[dict[str, object]]:
-    """End what the attempt asked schedulers for; what is still there, as survivors are told."""
+    """End what the attempt asked others for; what is still there, as survivors are told."""
     left: list[dict[str, object]] = []
-    for name, scheduler in SCHEDULERS.items():
+    for name, module in HOLDERS.items():
         if os.path.exists(job_record(attempt, name)):
-            jobs: Any = importlib.import_module("orchestrator.node_agent." + scheduler.jobs)
+            jobs: Any = importlib.import_module("orchestrator.node_agent." + module)
             left += jobs.release_job(attempt)
     return left

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 
 from orchestrator.node_agent.base.agent_errors import ENVIRONMENT, AgentFault
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.wire import read_field, read_strings
+from orchestrator.node_agent.code.told_process import BuildFailed, run_told
 from orchestrator.node_agent.facts.interpreter import MAX_MODULES
 
 TYPE_CHECKING = False
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
     from orchestrator.node_agent.base.call import Context
 
-MAX_LINE_BYTES = 4096
-MAX_LINES = 20_000
-KEPT_LINES = 20
 # Compiling every module takes longer than the rest of an installation, and ranks import few of
 # them: those are compiled when they are first imported.
 PIP_OPTIONS = (
@@ -42,17 +38,6 @@ IMPORT_ALL = (
     "    except Exception:\n"
     "        pass\n"
 )
-# The kernel ends it with its parent (PR_SET_PDEATHSIG), which may have ended just before we asked.
-TETHER = (
-    "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);"
-    "os.getppid()==int(sys.argv[1]) or os.kill(os.getpid(),signal.SIGKILL);"
-    "os.execvp(sys.argv[2],sys.argv[2:])"
-)
-
-
-def tethered_argv(argv: list[str]) -> list[str]:
-    """The command line of ``argv`` as a child of this process that does not outlive it."""
-    return [sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid()), *argv]
 
 
 def build_environment(
@@ -95,43 +80,13 @@ def _import_once(context: Context, digest: str, argv: list[str]) -> None:
 
 def _run(context: Context, digest: str, argv: list[str]) -> None:
     """Run to its end, telling each line. Raises :class:`AgentFault` if it fails."""
-    process = subprocess.Popen(
-        tethered_argv(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_builder_environment(),
-        start_new_session=True,
-    )
-    context.builders.add(process.pid)
     try:
-        last = _tell(context, digest, process)
-        code = process.wait()
-    finally:
-        context.builders.discard(process.pid)
-    if code:
-        step = " ".join(argv[:3])
-        raise AgentFault(ENVIRONMENT, f"{step} ended with {code}: " + " | ".join(last))
+        run_told(context, {"event": "environment", "digest": digest}, argv, _builder_environment())
+    except BuildFailed as error:
+        raise AgentFault(ENVIRONMENT, f"{' '.join(argv[:3])} {error}") from error
 
 
 def _builder_environment() -> dict[str, str]:
     """pip's own settings count: they say which index the owner of this node trusts."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     return {**login_environment(), **settings, "PYTHONUNBUFFERED": "1"}
-
-
-def _tell(context: Context, digest: str, process: subprocess.Popen[bytes]) -> list[str]:
-    """Send the output line by line, up to a bound; returns its last lines."""
-    assert process.stdout is not None
-    told = 0
-    last: list[str] = []
-    while True:
-        raw = process.stdout.readline(MAX_LINE_BYTES)
-        if not raw:
-            return last
-        line = raw.decode(errors="replace").rstrip("\r\n")
-        if line.strip():
-            last = [*last, line][-KEPT_LINES:]
-        if told < MAX_LINES:
-            told += 1
-            context.writer.send({"event": "environment", "digest": digest, "line": line})

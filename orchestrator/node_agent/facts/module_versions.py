@@ -9,6 +9,10 @@ import subprocess
 from orchestrator.node_agent.base.agent_errors import no_answer_reason
 from orchestrator.node_agent.base.login import login_environment
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 TIMEOUT_S = 30.0
 MAX_OUTPUT_BYTES = 64 * 1024
 NONCE = "orchestrate-modules:"
@@ -70,9 +74,14 @@ print("orchestrate-modules:" + json.dumps(found))
 
 
 def find_modules(
-    interpreter: list[str] | None, modules: list[str], notes: list[str]
+    interpreter: list[str] | None,
+    modules: list[str],
+    notes: list[str],
+    env: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Module -> version, for those that ``interpreter`` (an argument vector) can find."""
+    """Module -> version, for those that ``interpreter`` (an argument vector) can find. ``env``: in
+    place of the login's environment.
+    """
     if not interpreter:
         return {}
     argv = [os.path.expanduser(interpreter[0]), *interpreter[1:], "-c", SCRIPT, *modules]
@@ -82,7 +91,7 @@ def find_modules(
             capture_output=True,
             timeout=TIMEOUT_S,
             stdin=subprocess.DEVNULL,
-            env=login_environment(),
+            env=login_environment() if env is None else env,
             cwd="/",
             check=False,
         )

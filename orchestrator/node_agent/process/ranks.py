@@ -36,6 +36,7 @@ class ShimmedRank:
         self._shim_start_time = int(start["shim_start_time"])
         self.outcome: dict[str, Any] | None = None
         self.ended_at: float | None = None
+        self.told = False
         self.told_to_end = False
 
     @property
@@ -52,7 +53,8 @@ class ShimmedRank:
         self.ended_at = float(record["t"])
         self.outcome = {kind: int(value)}
         by_launcher = record["told_by"] in (self.launcher, supervisor)
-        self.told_to_end = by_launcher and record["told"] in ENDING
+        self.told = record["told"] in ENDING
+        self.told_to_end = by_launcher and self.told
 
 
 class RankTable:

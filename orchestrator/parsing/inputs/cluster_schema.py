@@ -16,6 +16,7 @@ from pydantic import (
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
 from orchestrator.core.model.inventory import TransportKind
+from orchestrator.parsing.inputs.container_schema import Container
 from orchestrator.parsing.inputs.destinations import (
     LOGIN,
     MAX_PORT,
@@ -238,6 +239,7 @@ class NodeFields(Strict):
     env: dict[EnvName, EnvValue] = Field(
         default_factory=dict, description="Environment of the ranks; merged over the defaults"
     )
+    container: Container | None = Field(default=None, description="What the ranks run in")
     price_per_hour: float | None = Field(
         default=None,
         ge=0,

@@ -27,6 +27,7 @@ from orchestrator.parsing.inputs.cluster_schema import (
     PythonEntry,
     SecretEntry,
 )
+from orchestrator.parsing.inputs.container_schema import container_spec, merged_container
 from orchestrator.parsing.inputs.validation import validate_document
 from orchestrator.parsing.inputs.yaml_source import (
     Document,
@@ -143,6 +144,7 @@ class _Builder:
             env={key: self._text(key, value, entry, path) for key, value in fields.env.items()},
             price_per_hour=fields.price_per_hour,
             groups=tuple(dict.fromkeys([*fields.groups, *groups])),
+            container=container_spec(fields.container),
         )
 
     def _memberships(self) -> dict[str, list[str]]:
@@ -213,6 +215,7 @@ def _merge_fields(defaults: NodeFields, node: NodeFields) -> NodeFields:
     if defaults.gpus and node.gpus:
         changes = {name: getattr(node.gpus, name) for name in node.gpus.model_fields_set}
         merged["gpus"] = defaults.gpus.model_copy(update=changes)
+    merged["container"] = merged_container(defaults.container, node.container)
     if defaults.python and node.python:
         source = node.python if node.python.sources else defaults.python
         base = node.python.base or defaults.python.base

@@ -239,11 +239,12 @@ def _before_launch(event: Event, state: RunState) -> NarratedLine | None:
                 else "already up to date"
             )
             return NarratedLine(Weight.NODE, f"code {what}", node)
-        case Prepared(node=node, interpreter=path, modules=modules):
+        case Prepared(node=node, interpreter=path, modules=modules, image=image):
+            inside = f" in the image {image.digest[:19]}" if image is not None else ""
             versions = "".join(f", {name} {version}" for name, version in modules.items())
             program = state.request.job.workload.program
             what = "its Python is" if program else "ranks run under"
-            return NarratedLine(Weight.NODE, brief_text(f"{what} {path}{versions}"), node)
+            return NarratedLine(Weight.NODE, brief_text(f"{what} {path}{inside}{versions}"), node)
         case RendezvousOffered(node=node, port=port):
             return NarratedLine(Weight.DETAIL, f"offers port {port} for the rendezvous", node)
         case LinksProbed() if state.falls and state.plan is not None:

@@ -22,6 +22,7 @@ from orchestrator.core.model.workload import (
     Shape,
     Workload,
 )
+from orchestrator.parsing.inputs.container_schema import container_spec
 from orchestrator.parsing.inputs.validation import validate_document
 from orchestrator.parsing.inputs.workloads.command_line import NO_COMMAND, PythonCall, job_name
 from orchestrator.parsing.inputs.workloads.parameter_rules import (
@@ -107,6 +108,7 @@ def load_workload(data: str | bytes, source: str, folder: str) -> Workload:
         training=training,
         inference=inference,
         notice=entry.notice,
+        container=container_spec(entry.container),
         begins_anew=entry.begins_anew,
         failures=dict(entry.failures),
     )

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.parsing.inputs.container_schema import Container
 from orchestrator.parsing.inputs.validation import Strict
 from orchestrator.parsing.inputs.workloads.condition_schema import RuleEntry
 from orchestrator.parsing.inputs.workloads.prediction_schema import InferenceEntry, TrainingEntry
@@ -218,6 +219,7 @@ class WorkloadFile(Strict):
     requires: RequiresEntry = Field(
         default_factory=RequiresEntry, description="What a node must offer"
     )
+    container: Container | None = Field(default=None, description="What the ranks run in")
     default_preset: str | None = Field(
         default=None, description="Preset used when --set names none"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
-from orchestrator.node_agent.code.environment import tethered_argv
+from orchestrator.node_agent.code.told_process import tethered_argv
 from tests.contracts.agent.attempts import eventually, exists, running
 from tests.contracts.agent.conftest import OpenChannel
 from tests.time_limits import scaled

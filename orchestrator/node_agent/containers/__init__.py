@@ -1,0 +1,1 @@
+"""Containers on this node: images are made ready, what outlived its command is removed."""

@@ -1,0 +1,88 @@
+"""From Enter to the first line of every rank, in containers of a rootless podman and without."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from .bed import ROOT, Bed, need, run_tool
+from .launch import LIMIT_S, LINE, PROGRAM, SCRIPT
+from .measure import Command, Expected, measure
+from .rounds import Case, Contender, Scenario
+from .stats import Quantity, Sample, Target
+
+USER = "worker"
+HOSTS, RANKS = 3, 1
+LIMIT = 1.3
+OURS, BARE = "orchestrate run --container", "orchestrate run"
+IMAGE = "localhost/orchestrate:bench"
+# Parts of the standard library that no rank imports, and that are most of its bytes.
+UNUSED = frozenset("config-3.11 ensurepip idlelib lib2to3 pydoc_data site-packages test".split())
+NOTE = (
+    "The same hosts, Python and script, `--launcher direct`, one rank on each of three hosts. The "
+    "image, this machine's Python and nothing else, is there and was used before: what is measured "
+    "is asking podman for it, and the start of the ranks' containers. All hosts share this "
+    "machine's cores, so that three containers are started side by side on them."
+)
+
+
+def contained_launch(bed: Bed, images: Path) -> Scenario:
+    """``images``: a folder that the hosts share; the image is made in it."""
+    need("podman", "crun")
+    sys.path.insert(0, str(ROOT))
+    from tests.fixtures.oci_image import write_image
+
+    images.chmod(0o755)
+    write_image(images / "image.tar", IMAGE, _python_files(bed.python))
+    for name in bed.names(HOSTS):
+        pull = [*bed.ssh(), name, f"podman pull --quiet oci-archive:{images}/image.tar"]
+        run_tool(pull, timeout_s=LIMIT_S)
+    whole = bed.inventory(HOSTS)
+    whole.write_text(whole.read_text().replace(bed.python, str(_program(bed.python))))
+    project = bed.folder / "project"
+    project.mkdir()
+    (project / SCRIPT).write_text(PROGRAM)
+    contenders = [
+        Contender(name=name, run=partial(_run, bed, whole, project, image))
+        for name, image in {OURS: IMAGE, BARE: "none"}.items()
+    ]
+    case = Case(name=f"{HOSTS} hosts x {RANKS} rank", contenders=contenders)
+    return Scenario(
+        name="containers",
+        title="Containers: from Enter to the first line of every rank",
+        ours=OURS,
+        cases=[case],
+        targets=[Target(case=case.name, quantity=Quantity.WALL, against=BARE, limit=LIMIT)],
+        note=NOTE,
+    )
+
+
+def _program(python: str) -> Path:
+    """The interpreter behind a virtual environment's."""
+    return Path(
+        run_tool([python, "-c", "import os, sys; print(os.path.realpath(sys.executable))"]).strip()
+    )
+
+
+def _python_files(python: str) -> dict[str, bytes]:
+    """The interpreter with its standard library and what it is linked to, where they are here."""
+    program = _program(python)
+    code = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    standard = Path(run_tool([str(program), "-c", code]).strip())
+    linked = run_tool(["ldd", str(program), *map(str, standard.glob("lib-dynload/*.so"))])
+    libraries = {Path(word) for word in linked.split() if word.startswith("/") and word[-1] != ":"}
+    used = (p for p in standard.rglob("*") if not UNUSED & set(p.relative_to(standard).parts))
+    modules = [p for p in used if p.suffix in {".py", ".so"} and p.is_file()]
+    return {str(p).lstrip("/"): p.read_bytes() for p in (program, *libraries, *modules)}
+
+
+def _run(bed: Bed, inventory: Path, project: Path, image: str) -> Sample:
+    words = ["run", "--cluster", str(inventory), "--launcher", "direct", "--no-fabric-probe"]
+    words += ["--ranks-per-node", str(RANKS), "--follow", "--container", image, "--", SCRIPT]
+    command = Command(
+        argv=[bed.python, "-m", "orchestrator", *words], env=bed.env, cwd=project, merged=True
+    )
+    expected = Expected(pattern=LINE, count=HOSTS * RANKS)
+    done = measure([command], timeout_s=LIMIT_S, expected=expected)
+    return Sample(wall_s=done.shown_s, cpu_s=done.cpu_s)
