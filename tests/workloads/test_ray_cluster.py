@@ -52,7 +52,12 @@ def test_every_port_and_folder_is_the_clusters_own() -> None:
 
 def test_tasks_find_nothing_of_the_rank_or_of_another_cluster() -> None:
     """But they keep the run's mark, by which they are found at the end."""
-    foreign = {"RANK": "1", "MASTER_ADDR": "10.0.0.1", "RAY_ADDRESS": "other:1", "PYTHONPATH": "/x"}
+    foreign = {
+        "RANK": "1",
+        "RAY_ADDRESS": "other:1",
+        "PYTHONPATH": "/x",
+        "TORCHELASTIC_RUN_ID": "1",
+    }
     kept = {"ORCHESTRATE_ATTEMPT_DIR": "/a", "NCCL_SOCKET_IFNAME": "eth0", "RAY_AUTH_TOKEN": "t"}
 
     told = start_environment({**foreign, **kept})
@@ -84,7 +89,7 @@ def test_a_shell_reads_what_programs_need() -> None:
     "variables, told",
     [
         ({}, "RAY_AUTH_TOKEN is not set"),
-        ({"RAY_AUTH_TOKEN": "t", "TORCHELASTIC_RUN_ID": "1"}, "--launcher direct"),
+        ({"RAY_AUTH_TOKEN": "t", "TORCHELASTIC_USE_AGENT_STORE": "True"}, "--launcher direct"),
     ],
 )
 @pytest.mark.processes

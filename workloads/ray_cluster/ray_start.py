@@ -76,7 +76,11 @@ def _head_words(node: NodeStart) -> Iterator[str]:
 
 def start_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What `ray start`, and by it every task and actor, finds."""
-    kept = {name: value for name, value in environment.items() if name not in FOREIGN}
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in FOREIGN and not name.startswith("TORCHELASTIC_")
+    }
     return {**kept, **SETTINGS}
 
 

@@ -77,7 +77,7 @@ def refuse_misuse() -> None:
     """End with status 2 where Ray would be open to everybody, or could not have its port."""
     if not os.environ.get(TOKEN):
         _leave(USAGE, f"{TOKEN} is not set, and whoever reaches Ray could run programs here")
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         _leave(USAGE, "torchrun listens at the port of Ray's head: --launcher direct")
 
 
