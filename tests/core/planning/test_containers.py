@@ -32,7 +32,7 @@ PYTHON = "/opt/venv/bin/python"
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
 SPEC = ContainerSpec(
-    image="nvcr.io/nvidia/pytorch:25.09-py3",
+    image="registry.example/ml/pytorch:2.11",
     engine=Engine.PODMAN,
     mounts=(Mount(source="/data", target="/data", read_only=True),),
     options=("--cpus=8",),
@@ -126,7 +126,7 @@ def test_no_image_no_container(node: ContainerSpec | None, workload: ContainerSp
     "engine,image,fits",
     [
         (Engine.PODMAN, "ubuntu:24.04", True),
-        (Engine.PODMAN, "quay.io/a/b@" + DIGEST, True),
+        (Engine.PODMAN, "registry.example/a/b@" + DIGEST, True),
         (Engine.PODMAN, "oci-archive:/shared/a.tar", True),
         (Engine.PODMAN, "oci-archive:a.tar", False),
         (Engine.DOCKER, "docker-archive:/shared/a.tar", False),
@@ -319,14 +319,14 @@ UNANSWERED = (
     "podman: no working Python python3 in the image: interpreter /usr/bin/podman ended with"
 )
 UNREACHABLE = "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
-REGISTRY = "pinging container registry quay.io: dial tcp: lookup quay.io: network is unreachable"
+REGISTRY = "pinging container registry registry.example: dial tcp: lookup registry.example: network is unreachable"
 NO_RANGES = 'cannot find UID/GID for user worker: no subuid ranges found for user "worker"'
 WORDS = [
     ("podman: not installed on this node", "001", "install podman"),
     (
-        f"podman: Error: initializing source docker://quay.io/x/nope:1: {REGISTRY}",
+        f"podman: Error: initializing source docker://registry.example/x/nope:1: {REGISTRY}",
         "002",
-        "podman pull nvcr.io/nvidia/pytorch:25.09-py3",
+        "podman pull registry.example/ml/pytorch:2.11",
     ),
     ('podman: Error: short-name "nope" did not resolve to an alias', "002", "podman pull"),
     (f"podman: {NO_RANGES}", "004", "usermod --add-subuids"),
