@@ -319,7 +319,7 @@ UNANSWERED = (
     "podman: no working Python python3 in the image: interpreter /usr/bin/podman ended with"
 )
 UNREACHABLE = "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
-REGISTRY = "pinging container registry registry.example: dial tcp: lookup registry.example: network is unreachable"
+REGISTRY = "pinging container registry registry.example: dial tcp: network is unreachable"
 NO_RANGES = 'cannot find UID/GID for user worker: no subuid ranges found for user "worker"'
 WORDS = [
     ("podman: not installed on this node", "001", "install podman"),
