@@ -20,7 +20,7 @@ DEADLINE_S = 60.0
 PROGRAM = """
 import json, os, sys
 
-def main():
+def run():
     told = {"cwd": os.getcwd(), "argv": sys.argv, "prefix": sys.prefix, "file": __file__}
     print(json.dumps(told))
     return 7
@@ -81,8 +81,7 @@ def create_checkout(root: Path) -> Checkout:
     for file, text in {
         "requirements/runtime.lock": "# nothing\n",
         "orchestrator/__init__.py": "",
-        "orchestrator/cli/__init__.py": "",
-        "orchestrator/cli/main.py": PROGRAM,
+        "orchestrator/__main__.py": PROGRAM,
     }.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(text)
