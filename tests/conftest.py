@@ -46,7 +46,8 @@ LONGEST = (
     ("hosts/network/test_rounds.py",),
     ("hosts", "workloads"),
     *(("bootstrap",), ("security",), ("contracts",), ("engine",), ("cli",), ("simulation",)),
-    *(("nightly",), ("history",), ("bench",), ("parsing",)),
+    *(("nightly",), ("suite", "migration", "web", "kubernetes", "monitoring")),
+    *(("history",), ("bench",), ("parsing",)),
 )
 # Marks of tests that need more than their own process and a moment; --fast leaves them out.
 NEEDS_MORE = ("hosts", "processes", "slow")
