@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -20,6 +20,7 @@ from orchestrator.core.base.command import MASK, Secret
 from orchestrator.core.base.wire_names import wire_key, wire_name
 
 T = TypeVar("T")
+Decoder = Callable[[Any], Any]
 
 
 class CodecError(ValueError):
@@ -50,16 +51,22 @@ def to_json(value: object) -> Any:
 
 def from_json(wanted: Any, data: Any) -> Any:
     """``data`` as an instance of ``wanted``, a type or a union of types. Raises ``CodecError``."""
+    return _decoder(wanted)(data)
+
+
+@functools.cache
+def _decoder(wanted: Any) -> Decoder:
+    """What a type is made of is asked once, not of every value: journals have many."""
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
-        return _decode_dataclass(wanted, data)
-    origin = get_origin(wanted)
+        return functools.partial(_decode_dataclass, wanted)
+    origin, members = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
-        return _decode_union(get_args(wanted), data)
+        return functools.partial(_decode_union, tuple(map(_union_member, members)))
     if origin is tuple:
-        return _decode_tuple(get_args(wanted), data)
+        return functools.partial(_decode_tuple, members)
     if origin is not None and issubclass(origin, Mapping):
-        return _decode_mapping(get_args(wanted)[1], data)
-    return _decode_scalar(wanted, data)
+        return functools.partial(_decode_mapping, members[1])
+    return functools.partial(_decode_scalar, wanted)
 
 
 def _type_tag(cls: type) -> str:
@@ -76,37 +83,43 @@ def _keys(cls: type) -> dict[str, str]:
 
 
 @functools.cache
-def _field_hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _field_decoders(cls: type) -> dict[str, Decoder]:
+    return {name: _decoder(hint) for name, hint in typing.get_type_hints(cls).items()}
 
 
 def _decode_dataclass(cls: type, data: Any) -> Any:
     if not isinstance(data, dict) or data.get("type") != wire_name(cls):
         raise CodecError(f"expected a {wire_name(cls)}")
-    keys, hints = _keys(cls), _field_hints(cls)
+    keys, decoders = _keys(cls), _field_decoders(cls)
     unknown = data.keys() - keys.keys() - {"type"}
     if unknown:
         raise CodecError(f"{cls.__name__} has no field {min(unknown)!r}")
     given = {keys[key]: item for key, item in data.items() if key != "type"}
     try:
-        return cls(**{name: from_json(hints[name], item) for name, item in given.items()})
+        return cls(**{name: decoders[name](item) for name, item in given.items()})
     except TypeError as error:
         raise CodecError(f"{cls.__name__}: {error}") from error
 
 
-def _decode_union(members: tuple[Any, ...], data: Any) -> Any:
-    if data is None and type(None) in members:
+def _union_member(member: Any) -> tuple[str | None, Decoder | None]:
+    """(wire name of a dataclass, decoder); no decoder for None."""
+    if member is type(None):
+        return None, None
+    known = isinstance(member, type) and dataclasses.is_dataclass(member)
+    return wire_name(member) if known else None, _decoder(member)
+
+
+def _decode_union(members: Sequence[tuple[str | None, Decoder | None]], data: Any) -> Any:
+    if data is None and any(decode is None for _, decode in members):
         return None
     tag = data.get("type") if isinstance(data, dict) else None
-    for member in members:
-        if member is type(None):
+    for name, decode in members:
+        if decode is None or name not in (None, tag):
             continue
-        if isinstance(member, type) and dataclasses.is_dataclass(member):
-            if tag == wire_name(member):
-                return _decode_dataclass(member, data)
-            continue
+        if name is not None:
+            return decode(data)
         try:
-            return from_json(member, data)
+            return decode(data)
         except CodecError:
             continue
     raise CodecError(f"no member of the union fits {tag or type(data).__name__!r}")
