@@ -66,13 +66,25 @@ def test_an_export_replaces_an_earlier_one(own_folder: Path) -> None:
     assert main([*COMMAND, *ending]) == 0
 
     names = {path.name for path in (own_folder / "there").iterdir()}
-    assert names == {"code", "jobset.yaml", "plan.yaml"}
+    assert names == {"code", "jobset.yaml", "plan.yaml", ".gitignore"}
+
+
+def test_an_export_into_the_project_is_no_code_of_the_next(own_folder: Path) -> None:
+    """Else each would hold all before it."""
+    words = [*COMMAND, "-C", "lab.yaml", "--out", "there", "--", "train.py"]
+    assert main(words) == 0
+    first = (own_folder / "there" / "code.yaml").read_bytes()
+    assert main(words) == 0
+
+    assert (own_folder / "there" / "code.yaml").read_bytes() == first
 
 
 @pytest.mark.parametrize(
     "options, said",
     [
         (("--name", "Fine_Tune"), "--name: no name for a job: 'Fine_Tune'"),
+        (("--container", "train:1"), "a pod is a container already"),
+        (("--replicas", "2"), "only servers have replicas"),
         (("--name", "a" * 60), "too long"),
         (("--image", "two words"), "--image: no image: 'two words'"),
         (("--namespace", "Team"), "--namespace: no name of an object: 'Team'"),

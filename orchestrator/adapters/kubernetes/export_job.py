@@ -101,6 +101,11 @@ def _largest(snapshot: Snapshot) -> Iterator[str]:
         yield f"{entry.path} ({entry.size / 1024:.0f} KiB)"
 
 
+# A folder in the project would else be code of the next export, which has it in turn.
+GIT_IGNORE = ".gitignore"
+_NO_CODE = "".join(f"/{name}\n" for name in (*FILES, "code/", GIT_IGNORE)).encode()
+
+
 def write_job(folder: Path, job: ExportedJob) -> Sequence[Path]:
     """Write every file, in place of those of an earlier export; their paths.
 
@@ -108,6 +113,8 @@ def write_job(folder: Path, job: ExportedJob) -> Sequence[Path]:
     """
     files = {name: text.encode() for name, text in job.manifests.items()}
     files |= {f"code/{name}": data for name, data in job.code.items()}
+    if not (folder / GIT_IGNORE).exists():
+        files[GIT_IGNORE] = _NO_CODE
     paths = {folder / name: content for name, content in files.items()}
     try:
         for name in FILES:
@@ -120,4 +127,4 @@ def write_job(folder: Path, job: ExportedJob) -> Sequence[Path]:
         remedy = "name a folder that you may write to"
         where = error.filename or folder
         raise UsageError(what, id="export.out", where=where, remedy=remedy) from error
-    return list(paths)
+    return [path for path in paths if path.name != GIT_IGNORE]

@@ -88,8 +88,8 @@ def _telling_archives(layout: Layout) -> Iterator[Path]:
     for run_id in reversed(suite_run_ids(layout)):
         folder = SuiteFolder(layout.suites / run_id)
         result = read_suite_result(folder) or {}
-        path = Path((result.get("archive") or {}).get("path") or "/nonexistent")
-        if not path.exists():
+        place = (result.get("archive") or {}).get("path")
+        if not place or not Path(place).is_file():
             continue
         key = str(result.get("suite")), str(result.get("cluster"))
         is_latest = key not in untold
@@ -97,7 +97,7 @@ def _telling_archives(layout: Layout) -> Iterator[Path]:
         told = left - read_order(folder).skipped.keys()
         left -= told
         if told or is_latest:
-            yield path
+            yield Path(place)
 
 
 def _archive_named(layout: Layout, name: str) -> Path:

@@ -112,6 +112,7 @@ def kubernetes(words: tuple[str, ...], out: Path | None, probe: bool, **given: A
 
     request = load_request(pick_job(given), words, run_id="planned")
     settings = _parse_settings(request.job.workload.name, given)
+    _check_options(given)
     _check_out(settings, out)
     _check_job(request, settings, probing=probe)
     snapshot = take_code(Layout.from_environment(os.environ), request.job)
@@ -148,6 +149,18 @@ def _parse_settings(workload: str, given: Mapping[str, Any]) -> PodSettings:
         host_network=given["host_network"],
         port=given["port"],
     )
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    """Options that would have no effect. Raises ``UsageError``."""
+    from orchestrator.core.base.errors import UsageError
+
+    if given["container"] or given["container_engine"]:
+        what, remedy = "a pod is a container already", "name what it runs by --image"
+        raise UsageError(what, id="export.container", where="--container", remedy=remedy)
+    if given["replicas"] > 1 and given["serves"] is None:
+        what, remedy = "only servers have replicas", "--serving PORT"
+        raise UsageError(what, id="export.replicas", where="--replicas", remedy=remedy)
 
 
 def _check_out(settings: PodSettings, out: Path | None) -> None:
