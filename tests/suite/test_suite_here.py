@@ -257,6 +257,20 @@ def begin_earlier(log: Path, step: str, *, by_s: float) -> None:
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+def test_a_test_that_cannot_be_continued_begins_anew(trio: SuiteDesk) -> None:
+    """As that of a load, which says so: ``--resume`` is all that its user has to say."""
+    workload = trio.desk.project / "workloads" / "marks" / "workload.yaml"
+    workload.write_text(WORKLOAD + "begins_anew: true\n")
+    job = trio.begin()
+    job.interrupt()
+    assert job.end(WITHIN_S).code == 130
+    trio.let_go()
+
+    result = trio.run("--resume")
+    assert set(states(result).values()) == {"passed", "skipped"}
+    assert sorted(trio.marks) == ["first", "last", "second", "second"]
+
+
 def test_a_full_disk_loses_nothing_that_was_done(
     trio: SuiteDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,7 +133,10 @@ class StepRunner:
             return step_words(step, self.order.cluster, self.order.nodes, run_id)
         if pursuit is Pursuit.STOP:
             return [pursuit.value, run_id]
-        return [] if pursuit is Pursuit.NOTHING else [pursuit.value, run_id, *UNWATCHED]
+        if pursuit is Pursuit.NOTHING:
+            return []
+        anew = ["--retry"] if pursuit is Pursuit.RESUME and result and result.begins_anew else []
+        return [pursuit.value, run_id, *anew, *UNWATCHED]
 
     def _run_command(self, step: Step, words: list[str], limit_s: float) -> CommandOutcome:
         output = self.folder.output(step.name)
