@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.prices import ApiPrice, ElectricityPrice, Prices
 from orchestrator.core.verdict.energy import Energy
+
+if TYPE_CHECKING:
+    from orchestrator.core.model.inventory import Cluster
 
 HOUR_S = 3600.0
 JOULES_PER_KWH = 3.6e6

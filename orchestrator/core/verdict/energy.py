@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.run.energy_reports import EnergyReported
-from orchestrator.core.run.events import Divided
-from orchestrator.core.run.state import RunState
+
+if TYPE_CHECKING:  # results are read by commands that know no run
+    from orchestrator.core.run.energy_reports import EnergyReported
+    from orchestrator.core.run.events import Divided
+    from orchestrator.core.run.state import RunState
 
 SOURCE = "GPU board power (NVML), not wall power"
 MAX_REASONS = 16
