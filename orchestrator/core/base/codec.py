@@ -14,12 +14,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from orchestrator.core.base.command import MASK, Secret
 from orchestrator.core.base.wire_names import wire_key, wire_name
 
-T = TypeVar("T")
 Decoder = Callable[[Any], Any]
 
 

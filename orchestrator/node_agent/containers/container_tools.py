@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault, no_answer_reason
 from orchestrator.node_agent.base.login import engine_environment
+from orchestrator.node_agent.base.site_tools import add_folders, run_tool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def check_engine(name: str) -> str:
 
 def environment() -> dict[str, str]:
     """What engines get: the login's variables, and their own settings."""
-    found = engine_environment()
-    return {**found, "PATH": os.pathsep.join(filter(None, (found.get("PATH", ""), *FOLDERS)))}
+    return add_folders(engine_environment(), FOLDERS)
 
 
 def find_program(name: str) -> str:
@@ -52,15 +51,7 @@ def find_program(name: str) -> str:
 def ask(argv: Sequence[str], within_s: float = COMMAND_S) -> str:
     """What an engine prints. Raises :class:`EngineError`."""
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=within_s,
-            env=environment(),
-            cwd="/",
-            check=False,
-        )
+        done = run_tool(argv, within_s, environment())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(no_answer_reason(error)) from error
     if done.returncode:

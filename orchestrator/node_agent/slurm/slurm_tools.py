@@ -10,6 +10,7 @@ import subprocess
 from orchestrator.node_agent.base.agent_errors import AgentFault, no_answer_reason
 from orchestrator.node_agent.base.login import login_environment
 from orchestrator.node_agent.base.node_layout import NodeLayout
+from orchestrator.node_agent.base.site_tools import add_folders, run_tool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ class SlurmError(Exception):
 
 def environment() -> dict[str, str]:
     """What Slurm's commands get: nothing of the ranks' variables, which srun would hand on."""
-    login = login_environment()
-    path = [login.get("PATH", ""), *FOLDERS]
-    return {**login, "PATH": os.pathsep.join(filter(None, path))}
+    return add_folders(login_environment(), FOLDERS)
 
 
 def tool(name: str) -> str:
@@ -51,15 +50,7 @@ def ask(name: str, *arguments: str, within_s: float = COMMAND_S) -> str:
     """What the command prints. Raises :class:`SlurmError`."""
     argv = [tool(name), *arguments]
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=within_s,
-            env=environment(),
-            cwd="/",
-            check=False,
-        )
+        done = run_tool(argv, within_s, environment())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(f"{name}: {no_answer_reason(error)}") from error
     if done.returncode:
