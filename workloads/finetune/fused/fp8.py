@@ -33,13 +33,28 @@ class Rounded:
         self._rows: tuple[Tensor, Tensor] = ops.quantise_rows(weight)
         self._columns: tuple[Tensor, Tensor] = ops.quantise_rows(weight.t().contiguous())
 
+    def rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` [T, n] in 8 bits, and the scales of its rows."""
+        rows: tuple[Tensor, Tensor] = self._ops.quantise_rows(x)
+        return rows
+
+    def multiply(
+        self, rows: tuple[Tensor, Tensor], out: Tensor, bias: Tensor | None = None
+    ) -> None:
+        """`out` [T, o] = the rounded rows [T, d] times the matrix, plus `bias` [o]."""
+        _multiply(rows, *self._rows, out, bias)
+
+    def multiply_back(self, rows: tuple[Tensor, Tensor], out: Tensor) -> None:
+        """`out` [T, d], from the rounded rows [T, o] of a gradient."""
+        _multiply(rows, *self._columns, out)
+
     def forward(self, x: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
         """`out` [T, o] = x [T, d] times the matrix, plus `bias` [o]."""
-        _multiply(self._ops.quantise_rows(x), *self._rows, out, bias)
+        self.multiply(self.rounded(x), out, bias)
 
     def input_gradient(self, grad: Tensor, out: Tensor) -> None:
         """`out` [T, d], from `grad` [T, o]."""
-        _multiply(self._ops.quantise_rows(grad), *self._columns, out)
+        self.multiply_back(self.rounded(grad), out)
 
 
 class FusedProjectionFp8(FusedProjection):

@@ -1,0 +1,113 @@
+"""unsloth by its own recipe: FastLanguageModel over a model's folder, bf16, autocast, its fused
+loss. Importing it patches transformers and peft for the whole process, so it has one to itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .work import LEARNING_RATE, Work, accumulated_step, in_parallel, trained
+
+MICRO_BATCH = 2
+TOKENIZER = Path(__file__).parents[3] / "workloads" / "finetune" / "model" / "tiny"
+PROJECTIONS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "UNSLOTH_COMPILE_DISABLE": os.environ.get("UNSLOTH_COMPILE_DISABLE", "0"),
+}
+
+
+def prepare_import() -> None:
+    """Before anything imports transformers. Raises `ImportError` where unsloth is missing."""
+    os.environ.update(QUIET)
+    import unsloth  # noqa: F401 - it patches what is imported next
+
+
+def put_model(model: Any, folder: Path) -> None:
+    """A folder that unsloth can load: the base's frozen weights, a file for each layer, and any
+    tokenizer.
+    """
+    from safetensors.torch import save_file
+
+    base = model.get_base_model()
+    files: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in base.state_dict().items():
+        if "lora_" not in name:
+            plain = name.replace(".base_layer", "")
+            layer = plain.split(".")[2] if plain.startswith("model.layers.") else "rest"
+            files.setdefault(f"model-{layer}.safetensors", {})[plain] = value.contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, tensors in files.items():
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    where = {name: file for file, tensors in files.items() for name in tensors}
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    base.config.save_pretrained(folder)
+    for path in TOKENIZER.iterdir():
+        if path.name.startswith("tokenizer"):
+            shutil.copy(path, folder)
+
+
+class Unsloth:
+    """No checkpointing, as of `Tuned`: where memory allows, it is the faster."""
+
+    def __init__(self, folder: Path, rank: int, work: Work, start: list[torch.Tensor]) -> None:
+        from unsloth import FastLanguageModel
+
+        self.work = work
+        base, _ = FastLanguageModel.from_pretrained(
+            str(folder),
+            max_seq_length=work.settings.sequence_length,
+            dtype=torch.bfloat16,
+            load_in_4bit=False,
+            local_files_only=True,
+            device_map={"": work.world.local_rank},
+        )
+        self.model = FastLanguageModel.get_peft_model(
+            base,
+            r=rank,
+            target_modules=PROJECTIONS,
+            lora_alpha=2 * rank,
+            lora_dropout=0.0,
+            bias="none",
+            use_gradient_checkpointing=False,
+            max_seq_length=work.settings.sequence_length,
+        )
+        self.parameters = trained(self.model)
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, start, strict=True):
+                parameter.copy_(value)
+        kinds = {str(p.dtype) for p in self.parameters}
+        self.description = f"FastLanguageModel, adapters in {', '.join(kinds)}, no checkpointing"
+        self.parallel = in_parallel(self.model, work)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=work.on_gpu
+        )
+
+    def step(self, step: int) -> float:
+        self.model.train()
+        return accumulated_step(
+            step,
+            self.work,
+            self.parallel,
+            self.parameters,
+            self.optimiser,
+            MICRO_BATCH,
+            self._loss,
+        )
+
+    def _loss(self, ids: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(ids.device.type, torch.bfloat16):
+            loss: torch.Tensor = self.parallel(input_ids=ids, labels=ids).loss
+        return loss
+
+    def close(self) -> None:
+        self.parallel = None
+        self.optimiser.zero_grad(set_to_none=True)
