@@ -29,28 +29,36 @@ PLANNED = (
 INTRODUCTION = """\
 # LoRA throughput
 
-Made by `scripts/bench lora`, from [{csv}]({csv}): one command fills in what a machine can measure,
-row by row, and keeps what it has when it is stopped. Edit neither file by hand.
+Made by `scripts/bench lora`, from [{csv}]({csv}): one command fills in what a machine can
+measure, row by row, and keeps what it has when it is stopped. Edit neither file by hand.
 
-Protocol: one process a GPU, one model of the named shape with random weights in bf16, adapters of rank r
-on all linear layers (alpha 2 r), 8 rows of 4096 tokens a step and GPU, all of them targets, tokens drawn at random from 64
-words; AdamW, learning rate 2e-4 with warm-up and decay, gradients clipped. All sides of a heading train on the same rows
-from the same adapter; unsloth, which patches transformers for the whole process, in a process of its own right after the
-others. The first 2 of 7 steps compile and warm up and are left out; the rate is the median of the other 5, in brackets the
-slowest and the fastest step. Machines are measured as they are found: no clock and no power limit is set.
+Protocol: one process a GPU, one model of the named shape with random weights in bf16, adapters of
+rank r on all linear layers (alpha 2 r), 8 rows of 4096 tokens a step and GPU (4 from 32B on), all
+of them targets, drawn at random from 64 words; AdamW, learning rate 2e-4 with warm-up and decay,
+gradients clipped. All sides of a heading train on the same rows from the same adapter; unsloth,
+which patches transformers for the whole process, in a process of its own right after the others.
+The first 2 of 7 steps compile and warm up and are left out; the rate is the median of the other 5,
+in brackets the slowest and the fastest step. Machines are measured as they are found: no clock and
+no power limit is set.
 
-- **usual**: the script that most people write: transformers, peft, fp32 adapters, sdpa, gradient checkpointing, micro-batches of
-  2, DDP.
-- **tuned**: the same libraries with what is known to help: adapters in bf16 with fp32 masters in AdamW, each decoder layer compiled,
-  no checkpointing, cuDNN's attention, liger-kernel's output layer and loss in one.
-- **unsloth**: `FastLanguageModel`, bf16 weights, autocast, its own kernels and loss, no checkpointing, micro-batches of 2.
-- **ours**, **ours, fp8**: this project's `finetune` workload, `engine=fused`; in fp8 frozen matrices are multiplied in e4m3.
-- **MFU**: tokens/s times 4 for each frozen weight of a matrix product and 6 for each of the adapter, by the dense bf16 peak of the
-  vendor's data sheet (also for fp8); attention, and what is computed twice, do not count.
-- **of the bound**: of what this engine's matrix products and its attention alone take, one after another with nothing between, for
-  2.5 s each, in the same process right after.
-- **W**, **tokens/J**: the GPU's own energy counter over the timed steps. **peak**: of torch's allocator.
-- **loss**: that of the last step, and the largest relative difference of any step's from the usual script's.
+- **usual**: the script that most people write: transformers, peft, fp32 adapters, sdpa, gradient
+  checkpointing, micro-batches of 2, DDP.
+- **tuned**: the same libraries with what is known to help: adapters in bf16 with fp32 masters in
+  AdamW, each decoder layer compiled, no checkpointing, cuDNN's attention, liger-kernel's output
+  layer and loss in one, micro-batches of 2.
+- **unsloth**: `FastLanguageModel`, bf16 weights, autocast, its own kernels and loss, no
+  checkpointing, micro-batches of 2.
+- **ours**, **ours, fp8**: this project's `finetune` workload, `engine=fused`; in fp8 frozen
+  matrices are multiplied in e4m3.
+- **MFU**: tokens/s times 4 for each frozen weight of a matrix product and 6 for each of the
+  adapter, by the dense bf16 peak of the vendor's data sheet (also for fp8); attention, and what is
+  computed twice, do not count.
+- **of the bound**: of what this engine's matrix products and its attention alone take, one after
+  another with nothing between, for 2.5 s each, in the same process right after.
+- **W**, **tokens/J**: the GPU's own energy counter over the timed steps. **peak**: of torch's
+  allocator.
+- **loss**: that of the last step, and the largest relative difference of any step's from the usual
+  script's.
 """
 
 

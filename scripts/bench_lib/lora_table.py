@@ -100,9 +100,7 @@ class Plan:
                     yield Planned(model, 4, rank, ("ours",), (*options, "--shared"))
 
 
-def fill(
-    plan: Plan, python: str, path: Path, *, budget_s: float, log: Path | None = None
-) -> bool:
+def fill(plan: Plan, python: str, path: Path, *, budget_s: float, log: Path | None = None) -> bool:
     """Measure what is planned and bring the table up to date after each run, within `budget_s`.
     Whether all of it was measured.
     """

@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the table is, and what of it is measured."""
     parser.add_argument("--csv", type=Path, default=DOCS / "lora-throughput.csv", metavar="FILE")
     parser.add_argument("--page", type=Path, default=DOCS / "lora-throughput.md", metavar="FILE")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="everything measured, line by line")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="everything measured, line by line"
+    )
     parser.add_argument("--python", default=sys.executable, metavar="PROGRAM")
     parser.add_argument("--gpus", type=int, metavar="N", help="at most (default: all)")
     parser.add_argument(

@@ -133,7 +133,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["usual", "ours"])
     found = parser.parse_args()
     if "unsloth" in found.sides and (len(found.sides) > 1 or found.folder is None):
-        parser.error("unsloth patches transformers for all: alone, with the --folder of another run")
+        parser.error(
+            "unsloth patches transformers for all: alone, with the --folder of another run"
+        )
     if found.shared and set(found.sides) - {"ours"}:
         parser.error("--shared is of ours alone: the others hold all weights on each rank")
     return found

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .work import LEARNING_RATE, Work, accumulated_step, in_parallel, trained
+from .work import LEARNING_RATE, Script, Work, in_parallel, trained
 
 MICRO_BATCH = 2
 BACKENDS = [
@@ -69,25 +69,17 @@ class Tuned:
                 layer.compile(dynamic=False)
         self.description = "liger's kernels" if pieces else "compiled layers, liger's loss"
         self.description += f", adapters in {base.dtype}, no checkpointing"
-        self.parallel = in_parallel(_WithLoss(model, self._head_loss), work)
-        self.optimiser = MasterAdamW(self.parameters, fused=work.on_gpu)
+        parallel = in_parallel(_WithLoss(model, self._head_loss), work)
+        optimiser = MasterAdamW(self.parameters, fused=work.on_gpu)
+        self._script = Script(work, parallel, self.parameters, optimiser, MICRO_BATCH, parallel)
+        model.train()
 
     def step(self, step: int) -> float:
-        self.model.train()
         with sdpa_kernel(BACKENDS, set_priority=True):
-            return accumulated_step(
-                step,
-                self.work,
-                self.parallel,
-                self.parameters,
-                self.optimiser,
-                MICRO_BATCH,
-                self.parallel,
-            )
+            return self._script.step(step)
 
     def close(self) -> None:
-        self.parallel = None
-        self.optimiser.zero_grad()
+        self._script.close()
         for parameter, kind in zip(self.parameters, self._exact, strict=True):
             parameter.data = parameter.data.to(kind)
         for layer in self.model.get_base_model().model.layers:

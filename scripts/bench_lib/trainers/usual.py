@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .work import LEARNING_RATE, Work, accumulated_step, in_parallel, trained
+from .work import LEARNING_RATE, Script, Work, in_parallel, trained
 
 MICRO_BATCH = 2
 
@@ -27,31 +27,25 @@ class Usual:
             options = {"use_reentrant": False}
             model.get_base_model().gradient_checkpointing_enable(options)
             model.enable_input_require_grads()
-        self.parallel = in_parallel(model, work)
-        self.parameters = trained(model)
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=work.on_gpu
+        parameters = trained(model)
+        optimiser = torch.optim.AdamW(
+            parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=work.on_gpu
         )
+        parallel = in_parallel(model, work)
+        self._script = Script(work, parallel, parameters, optimiser, MICRO_BATCH, self._loss)
+        model.train()
 
     def step(self, step: int) -> float:
-        self.model.train()
-        return accumulated_step(
-            step,
-            self.work,
-            self.parallel,
-            self.parameters,
-            self.optimiser,
-            MICRO_BATCH,
-            self._loss,
-        )
+        return self._script.step(step)
 
     def _loss(self, ids: torch.Tensor) -> torch.Tensor:
         on = self.autocast and self.work.on_gpu
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=on):
-            loss: torch.Tensor = self.parallel(input_ids=ids, labels=ids, use_cache=False).loss
+            loss: torch.Tensor = self._script.parallel(
+                input_ids=ids, labels=ids, use_cache=False
+            ).loss
         return loss
 
     def close(self) -> None:
-        self.parallel = None
-        self.optimiser.zero_grad(set_to_none=True)
+        self._script.close()
         self.model.get_base_model().gradient_checkpointing_disable()

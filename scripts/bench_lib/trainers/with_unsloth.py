@@ -7,12 +7,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .work import LEARNING_RATE, Work, accumulated_step, in_parallel, trained
+from .work import LEARNING_RATE, Script, Work, in_parallel, trained
 
 MICRO_BATCH = 2
 TOKENIZER = Path(__file__).parents[3] / "workloads" / "finetune" / "model" / "tiny"
@@ -20,7 +21,7 @@ PROJECTIONS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "UNSLOTH_DISABLE_STATISTICS": "1",
-    "UNSLOTH_COMPILE_DISABLE": os.environ.get("UNSLOTH_COMPILE_DISABLE", "0"),
+    "UNSLOTH_COMPILE_LOCATION": str(Path(tempfile.gettempdir(), "unsloth_compiled_cache")),
 }
 
 
@@ -80,34 +81,26 @@ class Unsloth:
             use_gradient_checkpointing=False,
             max_seq_length=work.settings.sequence_length,
         )
-        self.parameters = trained(self.model)
+        parameters = trained(self.model)
         with torch.no_grad():
-            for parameter, value in zip(self.parameters, start, strict=True):
+            for parameter, value in zip(parameters, start, strict=True):
                 parameter.copy_(value)
-        kinds = {str(p.dtype) for p in self.parameters}
+        kinds = {str(p.dtype) for p in parameters}
         self.description = f"FastLanguageModel, adapters in {', '.join(kinds)}, no checkpointing"
-        self.parallel = in_parallel(self.model, work)
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=work.on_gpu
+        parallel = in_parallel(self.model, work)
+        optimiser = torch.optim.AdamW(
+            parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=work.on_gpu
         )
+        self._script = Script(work, parallel, parameters, optimiser, MICRO_BATCH, self._loss)
+        self.model.train()
 
     def step(self, step: int) -> float:
-        self.model.train()
-        return accumulated_step(
-            step,
-            self.work,
-            self.parallel,
-            self.parameters,
-            self.optimiser,
-            MICRO_BATCH,
-            self._loss,
-        )
+        return self._script.step(step)
 
     def _loss(self, ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast(ids.device.type, torch.bfloat16):
-            loss: torch.Tensor = self.parallel(input_ids=ids, labels=ids).loss
+            loss: torch.Tensor = self._script.parallel(input_ids=ids, labels=ids).loss
         return loss
 
     def close(self) -> None:
-        self.parallel = None
-        self.optimiser.zero_grad(set_to_none=True)
+        self._script.close()

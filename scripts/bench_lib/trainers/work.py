@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,32 +75,49 @@ def in_parallel(model: Any, work: Work) -> Any:
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=on)
 
 
-def accumulated_step(
-    step: int,
-    work: Work,
-    parallel: Any,
-    parameters: Sequence[torch.nn.Parameter],
-    optimiser: Optimiser,
-    micro_batch: int,
-    loss_of: Loss,
-) -> float:
-    """One step as the usual script makes it: `loss_of` micro-batches [n, length] of token ids, mean
-    over the tokens; gradients clipped by their norm. Returns the step's mean loss over all ranks.
+@dataclass(slots=True)
+class Script:
+    """The loop of the usual script: `loss_of` micro-batches [n, length] of token ids, mean over the
+    tokens; gradients clipped by their norm.
     """
-    size = work.settings.rows_per_step(work.world.total)
-    batches = shares(work.rows[(step - 1) * size : step * size], work.world, micro_batch)
-    total = torch.zeros((), device=work.world.device)
-    for batch in batches:
-        last = batch is batches[-1] or work.world.size == 1
-        ids = torch.tensor([list(row[0].tokens) for row in batch]).to(work.world.device)
-        with nullcontext() if last or not hasattr(parallel, "no_sync") else parallel.no_sync():
-            loss = loss_of(ids)
-            (loss * (len(batch) * work.world.size / size)).backward()
-        total += loss.detach() / len(batches)
-    torch.nn.utils.clip_grad_norm_(parameters, work.settings.max_grad_norm)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate_at(step, work.settings)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    work.world.sum(total)
-    return float(total) / work.world.size
+
+    work: Work
+    parallel: Any  # the model, in DDP if there are several ranks
+    parameters: Sequence[torch.nn.Parameter]
+    optimiser: Optimiser
+    micro_batch: int
+    loss_of: Loss
+
+    def step(self, step: int) -> float:
+        """The mean loss of optimiser step `step` over all ranks."""
+        work, world = self.work, self.work.world
+        size = work.settings.rows_per_step(world.total)
+        rows = work.rows[(step - 1) * size : step * size]
+        total = torch.zeros((), device=world.device)
+        batches = shares(rows, world, self.micro_batch)
+        for batch in batches:
+            with self._sent_after(last=batch is batches[-1]):
+                loss = self.loss_of(self._ids(batch))
+                (loss * (len(batch) * world.size / size)).backward()
+            total += loss.detach() / len(batches)
+        torch.nn.utils.clip_grad_norm_(self.parameters, work.settings.max_grad_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(step, work.settings)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        world.sum(total)
+        return float(total) / world.size
+
+    def _sent_after(self, *, last: bool) -> AbstractContextManager[None]:
+        """Gradients travel once, after the last micro-batch."""
+        alone = last or self.work.world.size == 1
+        waits: AbstractContextManager[None] = nullcontext() if alone else self.parallel.no_sync()
+        return waits
+
+    def _ids(self, batch: Sequence[Row]) -> torch.Tensor:
+        return torch.tensor([list(row[0].tokens) for row in batch]).to(self.work.world.device)
+
+    def close(self) -> None:
+        """Nothing is held any more."""
+        self.parallel = None
+        self.optimiser.zero_grad(set_to_none=True)
