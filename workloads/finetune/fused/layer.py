@@ -111,9 +111,10 @@ class Layer:
         gate_up, missing = self._gate_up(kept, middle, x)
         product = self.down.room_for_input(x.shape[0])
         width = self.form.ffn
-        self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], missing)
+        make = self.ops.swiglu_rounded if self._rounds else self.ops.swiglu
+        rows: Rows8 | None = make(gate_up[:, : 2 * width], product[:, :width], missing)
         out = torch.empty_like(x)
-        kept.h_down = self.down.forward(product, out)
+        kept.h_down = self.down.forward(product, out, rows)
         if keep is Recompute.NONE:
             kept.gate_up = gate_up
         return out, middle, kept
@@ -129,8 +130,8 @@ class Layer:
         qkv = x.new_empty(count, self.qkv.out_width)
         kept.h_qkv = self.qkv.forward(normed, qkv, rows)
         queries, keys, values = self._parts(qkv)
-        for part in (queries, keys):
-            self.ops.rotate(part, tokens.cos, tokens.sin, inverse=False, out=part)
+        both = qkv[:, : queries.shape[1] + keys.shape[1]]
+        self.ops.rotate(both, tokens.cos, tokens.sin, inverse=False, out=both)
         heads = Heads(*(part.unflatten(1, (-1, form.depth)) for part in (queries, keys, values)))
         kept.attended = attend(heads, tokens.where, form.scale, keep=keep)
         middle = torch.empty_like(x)
@@ -220,11 +221,12 @@ class Layer:
         product = grad.new_empty(grad.shape[0], self.form.ffn)
         thin, past = self.down.begin_input_gradient(grad, product, rows)
         inner = gate_up[:, : 2 * self.form.ffn]
-        self.ops.swiglu_backward(product, inner, past)
+        make = self.ops.swiglu_backward_rounded if self._rounds else self.ops.swiglu_backward
+        rows = make(product, inner, past)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed_grad = torch.empty_like(second.total)
-        thin = self.gate_up.input_gradient(gate_up, normed_grad)
+        thin = self.gate_up.input_gradient(gate_up, normed_grad, rows)
         self.gate_up.add_adapter_gradients(gate_up, thin, second, _had(kept.h_gate_up))
         out = self.o.room_for_output(grad.shape[0])
         rows = self._norm_gradient(normed_grad, second, grad[:, :width], out[:, :width])
