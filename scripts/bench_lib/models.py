@@ -76,12 +76,16 @@ def qwen2(shape: str, device: torch.device, *, rank: int = 64, **changes: Any) -
     """A model of one of `SHAPES`, made where it is used, in bf16 on GPUs; its adapter as peft makes
     it, in fp32, of rank `rank` on all linear layers.
     """
+    return _adapted(base_of(shape, device, **changes), rank).to(device)
+
+
+def base_of(shape: str, device: torch.device, **changes: Any) -> Any:
+    """The same without an adapter; its values depend on nothing but the kind of device."""
     import torch
 
     torch.manual_seed(11)
     with _made_in(_kind(device)), torch.device(device):
-        base = _base(shape, changes)
-    return _adapted(base, rank).to(device)
+        return _base(shape, changes)
 
 
 def qwen2_on_host(shape: str, device: torch.device, *, rank: int = 64, **changes: Any) -> Any:

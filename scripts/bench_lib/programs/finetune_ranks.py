@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from bench_lib.trainers.energy import EnergyCounter  # noqa: E402
 from bench_lib.trainers.ours import Ours  # noqa: E402
 from bench_lib.trainers.tuned import Tuned  # noqa: E402
 from bench_lib.trainers.usual import Usual  # noqa: E402
-from bench_lib.trainers.with_unsloth import Unsloth, put_model  # noqa: E402
+from bench_lib.trainers.with_unsloth import Unsloth, put_folder  # noqa: E402
 from bench_lib.trainers.work import LEARNING_RATE, Side, Work, trained  # noqa: E402
 
 import orchestrate_kit as kit  # noqa: E402 - after its folder
@@ -85,8 +86,7 @@ def main() -> None:
         facts = _machine(world) | {"memory_limit_gib": options.memory_gib or None}
         report.post("machine", **facts, tokens_per_step=work.tokens_per_step)
         if options.sides == ["unsloth"]:
-            start = torch.load(options.folder / f"adapter-{options.lora_rank}.pt")
-            make: Make = lambda: Unsloth(options.folder, options.lora_rank, work, start)  # noqa: E731
+            make = partial(Unsloth, options.model, options.folder, options.lora_rank, work)
             _measured("unsloth", make, work, options, report)
         else:
             _in_turn(work, options, report)
@@ -101,9 +101,7 @@ def _in_turn(work: Work, options: argparse.Namespace, report: Report) -> None:
     report.post("arithmetic", **_arithmetic(model, work))
     start = [p.detach().clone() for p in trained(model)]
     if options.folder is not None and work.world.is_main:
-        if not (options.folder / "config.json").exists():
-            put_model(model, options.folder)
-        torch.save(start, options.folder / f"adapter-{options.lora_rank}.pt")
+        put_folder(model, start, options.lora_rank, options.folder)
     for name, make in _sides(model, work, group):
         if name not in options.sides:
             continue
@@ -128,7 +126,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--bound", action="store_true", help="products and attention alone, too")
     parser.add_argument("--shared", action="store_true", help="ours: frozen weights over all ranks")
-    parser.add_argument("--folder", type=Path, help="where unsloth finds the model")
+    parser.add_argument(
+        "--folder", type=Path, help="where unsloth finds what it needs of another run"
+    )
     parser.add_argument("--text", type=Path, help="train on the text of this folder's .py files")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["usual", "ours"])
     found = parser.parse_args()

@@ -4,7 +4,6 @@ loss. Importing it patches transformers and peft for the whole process, so it ha
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench_lib.models import base_of
 
 from .work import LEARNING_RATE, Script, Work, in_parallel, trained
 
@@ -31,38 +32,40 @@ def prepare_import() -> None:
     import unsloth  # noqa: F401 - it patches what is imported next
 
 
-def put_model(model: Any, folder: Path) -> None:
-    """A folder that unsloth can load: the base's frozen weights, a file for each layer, and any
-    tokenizer.
+def put_folder(model: Any, start: list[torch.Tensor], rank: int, folder: Path) -> None:
+    """What unsloth reads of the model of another process: its configuration, any tokenizer, and the
+    values with which the adapter of this rank starts.
     """
-    from safetensors.torch import save_file
-
-    base = model.get_base_model()
-    files: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in base.state_dict().items():
-        if "lora_" not in name:
-            plain = name.replace(".base_layer", "")
-            layer = plain.split(".")[2] if plain.startswith("model.layers.") else "rest"
-            files.setdefault(f"model-{layer}.safetensors", {})[plain] = value.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    for file, tensors in files.items():
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-    where = {name: file for file, tensors in files.items() for name in tensors}
-    index = {"metadata": {}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    base.config.save_pretrained(folder)
+    model.get_base_model().config.save_pretrained(folder)
     for path in TOKENIZER.iterdir():
         if path.name.startswith("tokenizer"):
             shutil.copy(path, folder)
+    torch.save(start, folder / f"adapter-{rank}.pt")
+
+
+class _Made:
+    """In place of the loader of weights: they are made where they are used, the same as in the
+    other process, since files of 15 GB would say no more.
+    """
+
+    def __init__(self, shape: str, device: torch.device) -> None:
+        self._shape, self._device = shape, device
+
+    def from_pretrained(self, *_: Any, **__: Any) -> Any:
+        """As transformers calls it."""
+        return base_of(self._shape, self._device)
 
 
 class Unsloth:
     """No checkpointing, as of `Tuned`: where memory allows, it is the faster."""
 
-    def __init__(self, folder: Path, rank: int, work: Work, start: list[torch.Tensor]) -> None:
+    def __init__(self, shape: str, folder: Path, rank: int, work: Work) -> None:
+        import unsloth.models.llama
         from unsloth import FastLanguageModel
 
         self.work = work
+        unsloth.models.llama.AutoModelForCausalLM = _Made(shape, work.world.device)
         base, _ = FastLanguageModel.from_pretrained(
             str(folder),
             max_seq_length=work.settings.sequence_length,
@@ -71,6 +74,7 @@ class Unsloth:
             local_files_only=True,
             device_map={"": work.world.local_rank},
         )
+        start = torch.load(folder / f"adapter-{rank}.pt", map_location=work.world.device)
         self.model = FastLanguageModel.get_peft_model(
             base,
             r=rank,
