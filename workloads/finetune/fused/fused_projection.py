@@ -163,11 +163,11 @@ class FusedProjection:
             of_a = product(left.t(), x.total).mul_(x.weight)
         else:
             of_a = product(thin.t(), x)
-        torch._foreach_add_([_gradient(a) for a in self.a], list(of_a.split(self.rank)))
+        for a, part in zip(self.a, of_a.split(self.rank), strict=True):
+            _gradient(a).add_(part)
         outputs = grad[:, : self.out_width].split(self.outs, dim=1)
-        pairs = zip(outputs, h.split(self.rank, dim=1), strict=True)
-        of_b = [product(out.t(), own) for out, own in pairs]
-        torch._foreach_add_([_gradient(b) for b in self.b], of_b, alpha=self.scale)
+        for b, out, own in zip(self.b, outputs, h.split(self.rank, dim=1), strict=True):
+            _gradient(b).add_(product(out.t(), own), alpha=self.scale)
 
 
 def shape_of(parts: Sequence[Part]) -> tuple[int, int]:

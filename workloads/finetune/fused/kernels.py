@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import swiglu_kernels
-from .reference import LARGEST_E4M3, SMALLEST_SCALE, LowRank, Normed, Rows8
+from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed, Rows8
 from .rounding_kernels import rms_norm_backward_rounded, rms_norm_rounded
 from .swiglu_kernels import swiglu, swiglu_backward
 
@@ -27,8 +26,6 @@ __all__ = [
     "rotate",
     "swiglu",
     "swiglu_backward",
-    "swiglu_backward_rounded",
-    "swiglu_rounded",
 ]
 
 COLUMNS = 2048  # of heads in one program
@@ -245,24 +242,6 @@ def quantise_rows(x: Tensor) -> Rows8:
         block=block, num_warps=_warps(block),
     )  # fmt: skip
     return Rows8(out, scales)
-
-
-def swiglu_rounded(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> Rows8:
-    made = None if missing is None else swiglu_kernels.swiglu_rounded(gate_up, out, missing)
-    if made is not None:
-        return made
-    swiglu(gate_up, out, missing)
-    return quantise_rows(out)
-
-
-def swiglu_backward_rounded(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> Rows8:
-    made = None
-    if missing is not None:
-        made = swiglu_kernels.swiglu_backward_rounded(grad, gate_up, missing)
-    if made is not None:
-        return made
-    swiglu_backward(grad, gate_up, missing)
-    return quantise_rows(gate_up)
 
 
 def cross_entropy_(

@@ -111,10 +111,9 @@ class Layer:
         gate_up, missing = self._gate_up(kept, middle, x)
         product = self.down.room_for_input(x.shape[0])
         width = self.form.ffn
-        make = self.ops.swiglu_rounded if self._rounds else self.ops.swiglu
-        rows: Rows8 | None = make(gate_up[:, : 2 * width], product[:, :width], missing)
+        self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], missing)
         out = torch.empty_like(x)
-        kept.h_down = self.down.forward(product, out, rows)
+        kept.h_down = self.down.forward(product, out)
         if keep is Recompute.NONE:
             kept.gate_up = gate_up
         return out, middle, kept
@@ -221,12 +220,11 @@ class Layer:
         product = grad.new_empty(grad.shape[0], self.form.ffn)
         thin, past = self.down.begin_input_gradient(grad, product, rows)
         inner = gate_up[:, : 2 * self.form.ffn]
-        make = self.ops.swiglu_backward_rounded if self._rounds else self.ops.swiglu_backward
-        rows = make(product, inner, past)
+        self.ops.swiglu_backward(product, inner, past)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed_grad = torch.empty_like(second.total)
-        thin = self.gate_up.input_gradient(gate_up, normed_grad, rows)
+        thin = self.gate_up.input_gradient(gate_up, normed_grad)
         self.gate_up.add_adapter_gradients(gate_up, thin, second, _had(kept.h_gate_up))
         out = self.o.room_for_output(grad.shape[0])
         rows = self._norm_gradient(normed_grad, second, grad[:, :width], out[:, :width])

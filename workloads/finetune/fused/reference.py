@@ -143,20 +143,6 @@ def rms_norm_backward_rounded(grad: Tensor, normed: Normed, residual: Tensor, ou
     return quantise_rows(out)
 
 
-def swiglu_rounded(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> Rows8:
-    """`swiglu`, and `out` in 8 bits. Of what makes more than one column, scales need not be the
-    smallest: 16 times those will do.
-    """
-    swiglu(gate_up, out, missing)
-    return quantise_rows(out)
-
-
-def swiglu_backward_rounded(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> Rows8:
-    """`swiglu_backward`, and what `gate_up` has become in 8 bits, as above."""
-    swiglu_backward(grad, gate_up, missing)
-    return quantise_rows(gate_up)
-
-
 def cross_entropy_(
     logits: Tensor, labels: Tensor, scale: float, *, less_labels: bool = True
 ) -> Tensor:
