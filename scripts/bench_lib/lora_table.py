@@ -44,8 +44,14 @@ COLUMNS = (
 )
 KEY = ("device", "model", "gpus", "lora_rank", "side")
 GIB = 2**30
+ALL_ROWS_BYTES = 135 * GIB  # that hold what 8 rows of 4096 tokens keep
 LEAST_S = 60.0  # a run that has less is not begun
 STEPS = ("--steps", "7", "--warmup", "2")
+GPUS = """
+import torch
+count = torch.cuda.device_count()
+print(count, torch.cuda.get_device_properties(0).total_memory if count else 0)
+"""
 Row = dict[str, str]
 
 
@@ -65,6 +71,7 @@ class Plan:
     """What a machine of so many GPUs is asked for; no GPU: a tiny model on a CPU."""
 
     gpus: int
+    memory_bytes: int  # of each
     lora_ranks: tuple[int, ...]
     models: tuple[str, ...] | None
     unsloth: bool
@@ -87,17 +94,21 @@ class Plan:
         for gpus in (1, 2, 4):
             if gpus <= self.gpus:
                 for rank in self.lora_ranks:
-                    options = ("--micro-batch", "4", "--bound")
-                    yield Planned("qwen2-7b", gpus, rank, sides, options)
+                    yield Planned("qwen2-7b", gpus, rank, sides, (*self._rows(), "--bound"))
                     if self.unsloth and gpus == 1:
                         yield Planned("qwen2-7b", gpus, rank, ("unsloth",))
-        for model in ("qwen2.5-32b", "qwen2.5-72b"):
-            if self.gpus >= 4:
-                for rank in self.lora_ranks:
-                    options = ("--micro-batch", "2", "--rows", "4")
-                    if model == "qwen2.5-32b":
-                        yield Planned(model, 4, rank, ("usual", "tuned"), ("--rows", "4"))
-                    yield Planned(model, 4, rank, ("ours",), (*options, "--shared"))
+        for model in ("qwen2.5-32b", "qwen2.5-72b") if self.gpus >= 4 else ():
+            for rank in self.lora_ranks:
+                options = ("--micro-batch", "2", "--rows", "4")
+                if model == "qwen2.5-32b":
+                    yield Planned(model, 4, rank, ("usual", "tuned"), ("--rows", "4"))
+                yield Planned(model, 4, rank, ("ours",), (*options, "--shared"))
+
+    def _rows(self) -> tuple[str, ...]:
+        """Micro-batches of ours, of a model of 7B: as large as they are faster with."""
+        if self.memory_bytes >= ALL_ROWS_BYTES:
+            return ("--micro-batch", "8", "--recompute", "none")
+        return ("--micro-batch", "2")
 
 
 def fill(plan: Plan, python: str, path: Path, *, budget_s: float, log: Path | None = None) -> bool:
@@ -259,10 +270,14 @@ def head_of_tree() -> str:
     return found.stdout.strip()
 
 
-def count_gpus(python: str) -> int:
-    """GPUs that `python`'s torch sees. Raises `BenchError` where there is no torch."""
-    argv = [python, "-c", "import torch; print(torch.cuda.device_count())"]
-    found = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+def found_gpus(python: str) -> tuple[int, int]:
+    """How many GPUs `python`'s torch sees, and the bytes of the first. Raises `BenchError` where
+    there is no torch.
+    """
+    found = subprocess.run(
+        [python, "-c", GPUS], capture_output=True, text=True, timeout=120, check=False
+    )
     if found.returncode:
         raise BenchError(f"{python} has no torch: {found.stderr.strip().splitlines()[-1:]}")
-    return int(found.stdout)
+    count, memory = map(int, found.stdout.split())
+    return count, memory

@@ -91,19 +91,23 @@ def test_the_gated_product_of_what_an_adapter_is_still_to_be_added_to(
     def low_rank(*factors: Tensor) -> reference.LowRank:
         return reference.LowRank(wide(rows, len(factors) * rank, kind) * rank**-0.5, factors)
 
-    missing = low_rank(wide(width, rank, kind), wide(width, rank, kind))
-    grad, gate_ups = wide(rows, width, kind), [wide(rows, 2 * width, kind)] * 2
-    gate_ups, outs = [part.clone() for part in gate_ups], [torch.zeros_like(grad) for _ in range(2)]
-    for module, gate_up, out in zip((kernels, reference), gate_ups, outs, strict=True):
-        module.swiglu(gate_up, out, missing)
+    of_gate_up = low_rank(wide(width, rank, kind), wide(width, rank, kind))
+    grad, gate_up = wide(rows, width, kind), wide(rows, 2 * width, kind)
+    before = gate_up.clone()
+    outs = [torch.zeros_like(grad) for _ in range(2)]
+    for module, out in zip((kernels, reference), outs, strict=True):
+        module.swiglu(gate_up, out, of_gate_up)
     same(outs[0], outs[1])
-    same(gate_ups[0], gate_ups[1])
+    assert torch.equal(gate_up, before)
     missing = low_rank(wide(rank, width, kind).t())
-    grads = [grad.clone(), grad.clone()]
-    for module, own, gate_up in zip((kernels, reference), grads, gate_ups, strict=True):
-        module.swiglu_backward(own, gate_up, missing)
+    grads, gate_ups = [grad.clone(), grad.clone()], [gate_up.clone(), gate_up.clone()]
+    for module, own, both in zip((kernels, reference), grads, gate_ups, strict=True):
+        module.swiglu_backward(own, both, missing, of_gate_up)
     same(grads[0], grads[1])
     same(gate_ups[0], gate_ups[1])
+    same(grads[0], outs[0])
+    with pytest.raises(ValueError, match="alone"):
+        kernels.swiglu_backward(grad, gate_up, missing)
 
 
 def same_rounding(got: reference.Rows8, of: Tensor) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench_lib.command import MET, MISSED, Command
 from bench_lib.lora_page import page
-from bench_lib.lora_table import Plan, count_gpus, fill, head_of_tree, read_rows
+from bench_lib.lora_table import Plan, fill, found_gpus, head_of_tree, read_rows
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -35,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, row by row; each is in the table as soon as it is known."""
-    gpus = count_gpus(arguments.python) if arguments.gpus is None else arguments.gpus
+    gpus, memory = found_gpus(arguments.python)
     plan = Plan(
-        gpus=gpus,
+        gpus=gpus if arguments.gpus is None else min(gpus, arguments.gpus),
+        memory_bytes=memory,
         lora_ranks=tuple(arguments.lora_ranks),
         models=None if arguments.models is None else tuple(arguments.models),
         unsloth=not arguments.no_unsloth,

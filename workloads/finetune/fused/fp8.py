@@ -85,7 +85,12 @@ class FusedProjectionFp8(FusedProjection):
         if self.rank > LARGEST_LATE:
             return self.forward(x, out, rows), None
         thin = self._forward(x, out, rows)
-        return thin, LowRank(thin, tuple(self._blocks(self._up)))
+        return thin, self.missing(thin)
+
+    def missing(self, h: Tensor) -> LowRank | None:
+        if self.rank > LARGEST_LATE:
+            return None
+        return LowRank(h, tuple(self._blocks(self._up)))
 
     def _forward(self, x: Tensor, out: Tensor, rows: Rows8 | None) -> Tensor:
         """The adapter's h; its share of `out` is missing."""

@@ -130,8 +130,14 @@ class FusedProjection:
     def begin_forward(
         self, x: Tensor, out: Tensor, rows: Rows8 | None = None
     ) -> tuple[Tensor, LowRank | None]:
-        """As `forward`, for a caller that adds to `out` what is missing from it, if anything."""
+        """As `forward`, for a caller that adds to `out` what is missing from it, if anything: that
+        follows from the first value, too.
+        """
         return self.forward(x, out, rows), None
+
+    def missing(self, h: Tensor) -> LowRank | None:  # noqa: ARG002 - see fp8
+        """What `begin_forward` leaves out where it returns this `h`."""
+        return None
 
     def input_gradient(self, grad: Tensor, out: Tensor | None, rows: Rows8 | None = None) -> Tensor:  # noqa: ARG002 - see fp8
         """`out` [T, d] = the gradient of x, from `grad` [T, O + R], whose last R columns are

@@ -149,15 +149,6 @@ class Layer:
         kept.h_gate_up, missing = self.gate_up.begin_forward(normed, inner, rows)
         return out, missing
 
-    def _gate_up_again(self, kept: Kept) -> Tensor:
-        """Complete, from the middle that was kept."""
-        middle = _had(kept.second).total
-        normed = self.gate_up.room_for_input(middle.shape[0])
-        self.ops.rms_norm(middle, self.middle_norm, self.form.eps, normed[:, : middle.shape[1]])
-        out = self.gate_up.room_for_output(middle.shape[0])
-        kept.h_gate_up = self.gate_up.forward(normed, out[:, : self.gate_up.out_width])
-        return out
-
     def _normed(
         self, total: Tensor, weight: Tensor, out: Tensor, added: Tensor | None
     ) -> tuple[Normed, Rows8 | None]:
@@ -215,12 +206,13 @@ class Layer:
         """The gradient of the middle, [T, d + R], and its rows in 8 bits."""
         second, width = _had(kept.second), self.down.out_width
         if kept.gate_up is None:
-            kept.gate_up = self._gate_up_again(kept)
+            kept.gate_up, _ = self._gate_up(kept, second.total, None)
         gate_up, kept.gate_up = kept.gate_up, None
+        missing = self.gate_up.missing(_had(kept.h_gate_up))
         product = grad.new_empty(grad.shape[0], self.form.ffn)
         thin, past = self.down.begin_input_gradient(grad, product, rows)
         inner = gate_up[:, : 2 * self.form.ffn]
-        self.ops.swiglu_backward(product, inner, past)
+        self.ops.swiglu_backward(product, inner, past, missing)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed_grad = torch.empty_like(second.total)

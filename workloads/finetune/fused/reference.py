@@ -78,20 +78,24 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
 
 
 def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
-    """`out` [T, f] = silu(gate) * up, with `gate_up` [T, 2 f] holding the two side by side, once
-    what is `missing` was added to it.
+    """`out` [T, f] = silu(gate) * up, where `gate_up` [T, 2 f] and what is `missing` from it hold
+    the two side by side.
     """
     gate, up = _completed(gate_up, missing).chunk(2, dim=-1)
     out.copy_(functional.silu(gate).to(out.dtype) * up.to(out.dtype))
-    if missing is not None:
-        gate_up.copy_(torch.cat([gate, up], dim=-1))
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> None:
-    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f], to which `missing`
-    is to be added, the product again.
+def swiglu_backward(
+    grad: Tensor,
+    gate_up: Tensor,
+    missing: LowRank | None = None,
+    of_gate_up: LowRank | None = None,
+) -> None:
+    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again; what
+    is `missing` from the gradient, and what `of_gate_up` is, are to be added first. There is none
+    of them, or there are both.
     """
-    gate, up = gate_up.float().chunk(2, dim=-1)
+    gate, up = _completed(gate_up, of_gate_up).chunk(2, dim=-1)
     wide = _completed(grad, missing)
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
