@@ -137,7 +137,9 @@ class Layer:
         kept.h_o = self.o.forward(self.o.input_of(kept.attended.out), middle)
         return kept, middle
 
-    def _gate_up(self, kept: Kept, middle: Tensor, added: Tensor) -> tuple[Tensor, LowRank | None]:
+    def _gate_up(
+        self, kept: Kept, middle: Tensor, added: Tensor | None
+    ) -> tuple[Tensor, LowRank | None]:
         """Gate and up with room beside them, [T, 2 f + R], and what is still to be added to them.
         What is `added` to the middle is so in place.
         """
