@@ -26,23 +26,25 @@ GIB = 2**30
 
 def finetune(python: str, ranks: int, options: Sequence[str]) -> list[dict[str, Any]]:
     """Everything that was measured, in order. What a run that was cut off had told counts."""
-    records, code = launched(python, ranks, options, LIMIT_S)
+    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
+        out = Path(scratch, "figures.jsonl")
+        code = run_ranks(python, ranks, options, out, LIMIT_S)
+        records = read_records(out)
     if not any(record["kind"] == "side" for record in records):
         raise BenchError(f"no side was measured; the ranks ended with {code}")
     return records
 
 
-def launched(
-    python: str, ranks: int, options: Sequence[str], limit_s: float
-) -> tuple[list[dict[str, Any]], int]:
-    """What `ranks` ranks told within `limit_s`, and the launcher's exit code."""
-    with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
-        out = Path(scratch, "figures.jsonl")
-        argv = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        argv += [str(ranks), str(RANKS), "--out", str(out), *options]
-        code = _run(argv, limit_s)
-        lines = out.read_text().splitlines() if out.exists() else []
-    return [json.loads(line) for line in lines], code
+def run_ranks(python: str, ranks: int, options: Sequence[str], out: Path, limit_s: float) -> int:
+    """The exit code of the launcher of `ranks` ranks, which write to `out` within `limit_s`."""
+    argv = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return _run([*argv, str(ranks), str(RANKS), "--out", str(out), *options], limit_s)
+
+
+def read_records(out: Path) -> list[dict[str, Any]]:
+    """What ranks have written, but for a last line that they were not given time to end."""
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _run(argv: Sequence[str], limit_s: float) -> int:

@@ -88,6 +88,8 @@ def _of_device(device: str, rows: Sequence[Row]) -> Iterator[str]:
         yield table(HEADINGS, [_cells(row) for row in own]) + "\n"
         yield f"{last['date']}, torch {last['torch']}, commit {last['commit']}.\n"
         yield "\n".join(f"- {row['side']}: {row['how']}" for row in own) + "\n"
+        if gpus == "1" and "unsloth" not in {row["side"] for row in own}:
+            yield "No figure of unsloth in this run.\n"
     measured = {(row["model"], row["gpus"]) for row in rows}
     missing = [f"{model} on {gpus}" for model, gpus in PLANNED if (model, gpus) not in measured]
     if missing and device != "CPU":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BenchError
-from .finetune import launched
+from .finetune import read_records, run_ranks
 from .rounds import say
 
 COLUMNS = (
@@ -112,26 +112,35 @@ class Plan:
 
 
 def fill(plan: Plan, python: str, path: Path, *, budget_s: float, log: Path | None = None) -> bool:
-    """Measure what is planned and bring the table up to date after each run, within `budget_s`.
-    Whether all of it was measured.
+    """Measure what is planned within `budget_s`, and bring the table up to date after each run,
+    also after one that is stopped. Whether all of it was measured.
     """
     ends = time.monotonic() + budget_s
     whole = True
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
-        for run in plan.runs():
+        for number, run in enumerate(plan.runs()):
             left = ends - time.monotonic()
             if left < LEAST_S:
                 say(f"{_named(run)}: not begun, {left:.0f} s are left")
                 whole = False
                 continue
             options = [*_options(run), *_folder(run, plan, Path(scratch, run.model))]
-            records, code = launched(python, run.gpus, options, left)
-            if log is not None:
-                with log.open("a", encoding="utf-8") as stream:
-                    stream.writelines(json.dumps(record) + "\n" for record in records)
+            out = Path(scratch, f"figures-{number}.jsonl")
+            try:
+                code = run_ranks(python, run.gpus, options, out, left)
+            finally:
+                records = read_records(out)
+                _keep(records, log)
+                write_rows(path, merged(read_rows(path), rows_of(run, records, plan.commit)))
             whole &= code == 0 and not any(r["kind"] == "failed" for r in records)
-            write_rows(path, merged(read_rows(path), rows_of(run, records, plan.commit)))
     return whole
+
+
+def _keep(records: Sequence[Mapping[str, Any]], log: Path | None) -> None:
+    """All that ranks have told, line by line, after what is there."""
+    if log is not None:
+        with log.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def _named(run: Planned) -> str:

@@ -115,7 +115,8 @@ def qwen2_on_host(shape: str, device: torch.device, *, rank: int = 64, **changes
         base.get_submodule(module)._parameters[own] = torch.nn.Parameter(  # noqa: SLF001
             drawn[key], requires_grad=False
         )
-    base.model.rotary_emb = Qwen2RotaryEmbedding(base.config, device=device)
+    with device:
+        base.model.rotary_emb = Qwen2RotaryEmbedding(base.config)
     model = _adapted(base, rank)
     for parameter in model.parameters():
         if parameter.requires_grad:

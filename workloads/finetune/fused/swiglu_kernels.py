@@ -14,9 +14,8 @@ from .reference import LowRank
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
 TALL = 16  # rows of a tile that low-rank products are added to: few, so that several are under way
 TILES = 16  # of one program, below one another: it keeps its columns' factors
-WIDE = 128  # columns of a tile, forward
-WIDE_BACK = 64  # and backward, where it has more factors
-WIDE_RANK = 64  # the largest with which it is so wide; half of that with others
+WIDE = 128  # columns of a tile
+WIDE_RANK = 64  # the largest rank with which it is so wide; half of that with others
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -183,7 +182,7 @@ def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None
         )
         return
     of_gate, of_up = missing.factors
-    shape = _shape(of_gate.shape[1], WIDE)
+    shape = _shape(of_gate.shape[1])
     _swiglu_completed[_tiles(rows, width, shape)](
         gate_up, out, missing.thin, of_gate, of_up, rows, width,
         gate_up.stride(0), out.stride(0), missing.thin.stride(0), *of_gate.stride(),
@@ -208,7 +207,7 @@ def swiglu_backward(
         return
     (of_grad,) = missing.factors
     of_gate, of_up = of_gate_up.factors
-    shape = _shape(of_grad.shape[1], WIDE_BACK)
+    shape = _shape(of_grad.shape[1])
     _swiglu_completed_backward[_tiles(rows, width, shape)](
         grad, gate_up, missing.thin, of_grad, of_gate_up.thin, of_gate, of_up, rows, width,
         grad.stride(0), gate_up.stride(0), missing.thin.stride(0), *of_grad.stride(),
@@ -216,11 +215,11 @@ def swiglu_backward(
     )  # fmt: skip
 
 
-def _shape(rank: int, wide: int) -> dict[str, int]:
+def _shape(rank: int) -> dict[str, int]:
     """Of a program's tiles; matrices that are multiplied have 16 rows or columns at least."""
     inner = max(16, triton.next_power_of_2(rank))
-    narrow = wide if rank <= WIDE_RANK else wide // 2
-    return {"rank": rank, "inner": inner, "tall": TALL, "wide": narrow, "tiles": TILES}
+    wide = WIDE if rank <= WIDE_RANK else WIDE // 2
+    return {"rank": rank, "inner": inner, "tall": TALL, "wide": wide, "tiles": TILES}
 
 
 def _tiles(rows: int, width: int, shape: dict[str, int]) -> tuple[int, int]:
