@@ -30,6 +30,7 @@ SHELL_CALLS = frozenset(
     "asyncio.create_subprocess_shell create_subprocess_shell".split()
 )
 MAX_FILE_LINES = 400
+MAX_FOLDER_FILES = 16  # beside __init__.py, which says what the folder is
 MAX_FUNCTION_LINES = 60
 BINARY_SUFFIXES = frozenset(
     {".gif", ".gz", ".jpg", ".pdf", ".pickle", ".png", ".pt", ".safetensors", ".whl", ".zip"}
@@ -155,6 +156,17 @@ def test_files_and_functions_stay_readable() -> None:
     ]
 
     assert long_files + long_functions == []
+
+
+def test_folders_stay_small() -> None:
+    """What does not fit on a screen is looked for by its name alone."""
+    sizes: dict[str, int] = {}
+    for module in package_modules():
+        if module.path.name != "__init__.py":
+            folder = module.where.rpartition("/")[0]
+            sizes[folder] = sizes.get(folder, 0) + 1
+
+    assert {folder: size for folder, size in sizes.items() if size > MAX_FOLDER_FILES} == {}
 
 
 def test_no_file_knows_whose_machine_it_was_written_on() -> None:
