@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.core.doctor.check_model import Mesh
     from orchestrator.core.model.inventory import Cluster
     from orchestrator.engine.oneshot.probe_nodes import Surveyed
-    from orchestrator.view.tables.tables import Table
+    from orchestrator.view.tables.table_data import Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

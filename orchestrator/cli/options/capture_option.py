@@ -8,7 +8,7 @@ from orchestrator.cli.options.shared import Command
 
 
 def capture_option(command: Command) -> Command:
-    """Its values are read by ``parsing.inputs.captures``."""
+    """Its values are read by ``parsing.inputs.capture_kinds``."""
     return click.option(
         "--capture",
         "captures",

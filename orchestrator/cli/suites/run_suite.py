@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from orchestrator.adapters.archive.deliver import Destination, parse_destination
+from orchestrator.adapters.archive.deliver_archive import Destination, parse_destination
 from orchestrator.adapters.record_log import holding
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.suite.suite_folder import read_steps, read_suite_result

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.adapters.catalog.bundled import bundled_packages
+from orchestrator.adapters.store.end_of_log import last_line
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.workload import Workload
 from orchestrator.core.run.events import Event, Failed, Phase

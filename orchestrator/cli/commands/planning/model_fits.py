@@ -39,7 +39,7 @@ def calibrate(sources: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     shown beside those of the bare roofline.
     """
     from orchestrator.adapters.costs.cost_files import write_calibration
-    from orchestrator.adapters.costs.observations import observe
+    from orchestrator.adapters.costs.measured_points import observe
     from orchestrator.cli.output import print_json
 
     files = cost_files()
