@@ -55,6 +55,7 @@ def test_bad_values_leave_no_schedule(
     assert not (tmp_path / "nightly" / "n1").exists()
 
 
+@pytest.mark.processes  # whether the crontab has it is shown, too
 @pytest.mark.parametrize("zone", ["Asia/Seoul", "Europe/Berlin"])
 def test_a_year_of_nights_is_right_over_both_clock_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], zone: str
