@@ -23,13 +23,8 @@ from orchestrator.adapters.sync.code_snapshot import (
 from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import (
-    DEFAULT_PRICES,
-    JobOptions,
-    parse_budgets,
-    parse_env,
-    parse_launcher,
-)
+from orchestrator.cli.options.job_options import DEFAULT_PRICES, JobOptions
+from orchestrator.cli.options.values import parse_budgets, parse_env, parse_launcher
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.plain import DIRECT
 from orchestrator.core.model.inventory import Cluster

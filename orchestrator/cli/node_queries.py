@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orchestrator.cli.options import FiniteRange
+from orchestrator.cli.options.shared import FiniteRange
 
 if TYPE_CHECKING:
     from orchestrator.core.base.errors import OrchestrateError

@@ -29,7 +29,7 @@ SHELL_CALLS = frozenset(
     "os.system os.popen subprocess.getoutput subprocess.getstatusoutput pty.spawn "
     "asyncio.create_subprocess_shell create_subprocess_shell".split()
 )
-MAX_FILE_LINES = 450
+MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 BINARY_SUFFIXES = frozenset(
     {".gif", ".gz", ".jpg", ".pdf", ".pickle", ".png", ".pt", ".safetensors", ".whl", ".zip"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import FiniteRange, json_option
+from orchestrator.cli.options.shared import FiniteRange, json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.nightly.schedule_store import NightlyFolder
@@ -321,7 +321,8 @@ def _check_request(schedule: Schedule) -> None:
     from orchestrator.cli.commands.jobs.run import run as run_command
     from orchestrator.cli.load_request import load_request
     from orchestrator.cli.nights.run_night import run_arguments
-    from orchestrator.cli.options import JobOptions, pick_options
+    from orchestrator.cli.options.job_options import JobOptions
+    from orchestrator.cli.options.shared import pick_options
 
     words = run_arguments(schedule, "nightly")[1:]
     given = run_command.make_context("run", words).params

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import FiniteRange, json_option
+from orchestrator.cli.options.shared import FiniteRange, json_option
 from orchestrator.core.base.errors import UsageError
 
 if TYPE_CHECKING:
