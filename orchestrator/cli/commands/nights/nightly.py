@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.core.nightly.schedule import Schedule
 
 name_argument = click.argument("name", metavar="NAME")
-SHOWN_NIGHTS = 10
+SHOWN_NIGHTS, MOST_NIGHTS = 10, 1000
 
 
 @click.group()
@@ -174,7 +174,15 @@ def list_(as_json: bool) -> None:
 
 @nightly.command()
 @name_argument
-@click.option("--next", "count", type=click.IntRange(1, 100), default=SHOWN_NIGHTS)
+@click.option(
+    "--next",
+    "count",
+    metavar="N",
+    type=click.IntRange(1, MOST_NIGHTS),
+    default=SHOWN_NIGHTS,
+    show_default=True,
+    help="How many; 365 show both clock changes of a year.",
+)
 @json_option
 def show(name: str, count: int, as_json: bool) -> None:
     """Show the schedule NAME, and when its next nights are due, in its zone and here."""
