@@ -101,7 +101,7 @@ def kubectl_program() -> str:
             id="OR-KUBE-001",
             where="PATH",
             why="pods are made, followed and removed with the kubectl of this machine",
-            remedy="install it (https://kubernetes.io/docs/tasks/tools); then: kubectl cluster-info",
+            remedy="https://kubernetes.io/docs/tasks/tools installs it; then: kubectl cluster-info",
         )
     return path
 
