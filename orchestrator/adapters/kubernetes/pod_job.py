@@ -220,7 +220,7 @@ class PodJob:
 
 
 def _gone(place: PodPlace) -> Problem:
-    message = f"the JobSet {place.job} is gone, and its pods with it: somebody deleted it"
+    message = f"the JobSet {place.job} was deleted by another client, and its pods with it"
     events = place.command("get", "events", "--sort-by", ".lastTimestamp")
     return Problem(id="OR-KUBE-011", message=message, remedy=events)
 

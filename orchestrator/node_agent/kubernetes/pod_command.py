@@ -5,16 +5,19 @@ end is part of both streams. This text travels in the command line of kubectl ex
 nothing of this package, and stays short.
 """
 
+import base64
 import os
 import sys
 
 
 def run_command() -> None:
-    """``sys.argv``: marker, the shared work directory, directory or nothing, number of variables,
-    the variables, the command.
+    """``sys.argv``: a marker, the shared work directory, and in Base64, since what is between may
+    change words that are not UTF-8: the directory or nothing, the number of variables, the
+    variables and the command.
     """
-    marker, work, folder, count = sys.argv[1:5]
-    words = sys.argv[5:]
+    marker, work = sys.argv[1:3]
+    packed = base64.urlsafe_b64decode("".join(sys.argv[3:]))
+    folder, count, *words = map(os.fsdecode, packed.split(b"\0"))
     if os.path.isdir(work) and os.stat(work).st_uid == os.getuid():
         # An emptyDir is anybody's to write to; what is in it is not to be anybody's to replace.
         os.chmod(work, 0o1777)  # noqa: S103

@@ -52,18 +52,7 @@ class Cluster:
 
     def kubeconfig(self, path: Path) -> Path:
         """A file that names this cluster as the context ``test``."""
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "contexts": [
-                {"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}
-            ],
-            "clusters": [{"name": "c", "cluster": {"server": self.api.address}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
-        }
-        path.write_text(json.dumps(config))
-        return path
+        return write_kubeconfig(path, self.api.address)
 
     def names(self, resource: str) -> list[str]:
         with self.api.lock:
@@ -251,32 +240,53 @@ class Cluster:
             channels.close()
             return
         self._streams.setdefault(name, []).append(channels)
-        process = container.execute(argv, stdin=stdin)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        outputs = [
-            threading.Thread(target=_relay, args=(process.stdout, channels, STDOUT)),
-            threading.Thread(target=_relay, args=(process.stderr, channels, STDERR)),
-        ]
-        for thread in (
-            *outputs,
-            threading.Thread(target=_feed, args=(process, channels), daemon=True),
-        ):
-            thread.start()
-        for thread in outputs:
-            thread.join()
-        code = process.wait()
-        cause = {"reason": "ExitCode", "message": str(code)}
-        ended = (
-            {"status": "Success"}
-            if code == 0
-            else {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [cause]}}
-        )
-        try:
-            channels.send(STATUS, json.dumps(ended).encode())
-        except OSError:
-            return
-        channels.close()
+        serve_command(container.execute(argv, stdin=stdin), channels)
+
+
+def write_kubeconfig(path: Path, address: str) -> Path:
+    """A file with the context ``test`` and its namespace ``lab``."""
+    context = {"cluster": "c", "user": "u", "namespace": "lab"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": context}],
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    path.write_text(json.dumps(config))
+    return path
+
+
+def serve_command(process: subprocess.Popen[bytes], channels: Channels) -> None:
+    """Relay its streams until it has ended, and say how it did."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    outputs = [
+        threading.Thread(target=_relay, args=(process.stdout, channels, STDOUT)),
+        threading.Thread(target=_relay, args=(process.stderr, channels, STDERR)),
+    ]
+    for thread in (
+        *outputs,
+        threading.Thread(target=_feed, args=(process, channels), daemon=True),
+    ):
+        thread.start()
+    for thread in outputs:
+        thread.join()
+    code = process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    cause = {"reason": "ExitCode", "message": str(code)}
+    ended = (
+        {"status": "Success"}
+        if code == 0
+        else {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [cause]}}
+    )
+    try:
+        channels.send(STATUS, json.dumps(ended).encode())
+    except OSError:
+        return
+    channels.close()
 
 
 def _relay(source: Any, channels: Channels, channel: int) -> None:

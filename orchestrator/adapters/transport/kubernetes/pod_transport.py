@@ -7,6 +7,8 @@ The command's words travel as they are: no shell is between. How it ended is rea
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 from collections.abc import Awaitable, Callable, Iterator
 
 from orchestrator.adapters.kubernetes.kubectl import kubectl_environment, kubectl_program
@@ -26,7 +28,9 @@ from orchestrator.core.model.pod_place import CONTAINER, WORK_DIR, PodPlace
 
 # Each command is a process here, with some tens of MB, and a stream through the API server.
 MAX_COMMANDS = 16
-MAX_LINE_BYTES = 64 * 1024
+# In the address of one request, of whose head the API server takes 1 MiB.
+MAX_LINE_BYTES = 512 * 1024
+WORD_BYTES = 64 * 1024
 MAX_WORDS = 500
 KILL_S = 10.0
 
@@ -67,11 +71,14 @@ class PodTransport(Transport):
         if any(isinstance(value, Secret) for value in command.env.values()):
             raise ValueError("a secret must travel over standard input, not the environment")
         pairs = [f"{name}={reveal_secret(value)}" for name, value in command.env.items()]
-        words = (marker, WORK_DIR, command.cwd or "", str(len(pairs)), *pairs, *command.argv)
-        if sum(len(word.encode(errors="surrogateescape")) for word in words) > MAX_LINE_BYTES:
-            what = f"the command line has more than {MAX_LINE_BYTES} bytes"
+        words = (command.cwd or "", str(len(pairs)), *pairs, *command.argv)
+        packed = base64.urlsafe_b64encode(b"\0".join(map(os.fsencode, words))).decode()
+        if len(packed) > MAX_LINE_BYTES:
+            what = f"the command line has {len(packed)} bytes in Base64, {MAX_LINE_BYTES} may pass"
             raise ValueError(f"{what}: send what is long over standard input")
-        yield from (self._place.python, "-I", "-S", "-c", pod_program("pod_command"), *words)
+        program = pod_program("pod_command")
+        yield from (self._place.python, "-I", "-S", "-c", program, marker, WORK_DIR)
+        yield from (packed[at : at + WORD_BYTES] for at in range(0, len(packed), WORD_BYTES))
 
     def exec_argv(self, *words: str, has_input: bool = True) -> list[str]:
         """The command line of kubectl that has the container execute ``words``."""
@@ -129,6 +136,10 @@ class PodTransport(Transport):
     async def close(self) -> None:
         self._closed = True
         await asyncio.gather(*(process.kill() for process in list(self._running)))
+
+
+# Kills that are under way.
+_killing: set[asyncio.Future[None]] = set()
 
 
 class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
@@ -224,7 +235,10 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
     async def _send_kill(self) -> None:
         await self._started.wait()
         if self._group > 1:
-            await self._kill_group(self._group)
+            killing = asyncio.ensure_future(self._kill_group(self._group))
+            _killing.add(killing)
+            killing.add_done_callback(_killing.discard)
+            await asyncio.shield(killing)  # it lasts when our patience does not
 
     def _close_channel(self) -> None:
         self.drop("it was killed")
