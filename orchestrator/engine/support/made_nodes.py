@@ -57,7 +57,10 @@ async def with_nodes(
     maker: NodeMaker = module.MadeNodes(context.request, context.note, may_make=may_make())
     patient = replace(context, request=maker.patient(context.request), dial=maker.dial)
     result = await drive(patient)
-    return maker.judge(result, await maker.remove())
+    left = await maker.remove()
+    if not left:
+        context.note("removed what was made for the run; nothing of it is left")
+    return maker.judge(result, left)
 
 
 async def remove_made_nodes(request: RunRequest) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""The end of a stream that says how its command ended."""
+"""What a stream from a pod has besides the command's output: signs of life, and how it ended."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from orchestrator.core.base.outcome import Exited, Outcome, Signalled
 
 MAX_DIGITS = 3
 KINDS: Mapping[bytes, Callable[[int], Outcome]] = {b"E": Exited, b"S": Signalled}
+ALIVE, ENDED = b"~\n", b"."
 
 
 class EndingFilter:
     """Lets a stream pass up to ``MARKER.E0`` or ``MARKER.S9``; what follows is not the command's.
+    ``MARKER~`` is a sign of life, and left out.
 
-    So much of the stream's end is held back as may be the beginning of that.
+    So much of the stream's end is held back as may be the beginning of either.
     """
 
     def __init__(self, marker: str) -> None:
-        self._marker = marker.encode() + b"."
+        self._marker = marker.encode()
         self._held = b""
         self._found = False
         self.outcome: Outcome | None = None
@@ -30,21 +32,28 @@ class EndingFilter:
     def feed(self, data: bytes) -> bytes:
         """What may pass after ``data`` arrived."""
         self._held += data
-        if self._found:
-            self._read_outcome()
-            return b""
-        start = self._held.find(self._marker)
-        if start < 0:
-            keep = self._beginning()
-            passed, self._held = (
-                self._held[: len(self._held) - keep],
-                self._held[len(self._held) - keep :],
-            )
-            return passed
-        self._found = True
-        passed, self._held = self._held[:start], self._held[start + len(self._marker) :]
+        passed = bytearray()
+        while not self._found:
+            start = self._held.find(self._marker)
+            if start < 0:
+                keep = len(self._held) - self._beginning()
+                passed += self._held[:keep]
+                self._held = self._held[keep:]
+                return bytes(passed)
+            passed += self._held[:start]
+            self._held = self._held[start:]
+            behind = self._held[len(self._marker) :]
+            if behind.startswith(ALIVE):
+                self._held = behind[len(ALIVE) :]
+            elif behind.startswith(ENDED):
+                self._found, self._held = True, behind[len(ENDED) :]
+            elif ALIVE.startswith(behind):  # the rest is on its way
+                return bytes(passed)
+            else:  # the command wrote it itself
+                passed += self._marker
+                self._held = behind
         self._read_outcome()
-        return passed
+        return bytes(passed)
 
     def release(self) -> bytes:
         """What is still held back, once nothing more can come."""

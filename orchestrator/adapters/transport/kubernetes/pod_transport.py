@@ -33,6 +33,7 @@ MAX_LINE_BYTES = 512 * 1024
 WORD_BYTES = 64 * 1024
 MAX_WORDS = 500
 KILL_S = 10.0
+MIN_PAUSE_S, MIN_COUNT = 3.0, 3
 
 
 class PodTransport(Transport):
@@ -42,9 +43,12 @@ class PodTransport(Transport):
         self.node = node
         self._place = place
         self._pod = pod
-        self._limits = limits
         self._running: set[RemoteProcess] = set()
         self._closed = False
+        # Through an API server signs of life take longer than over a connection of our own.
+        self._pause_s = max(limits.keepalive_interval_s, MIN_PAUSE_S)
+        self._silence_s = self._pause_s * (max(limits.keepalive_count, MIN_COUNT) + 1)
+        self._watch = asyncio.create_task(self._watch_commands())
 
     async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
         marker = new_marker()
@@ -77,7 +81,8 @@ class PodTransport(Transport):
             what = f"the command line has {len(packed)} bytes in Base64, {MAX_LINE_BYTES} may pass"
             raise ValueError(f"{what}: send what is long over standard input")
         program = pod_program("pod_command")
-        yield from (self._place.python, "-I", "-S", "-c", program, marker, WORK_DIR)
+        yield from (self._place.python, "-I", "-S", "-c", program, marker)
+        yield from (f"{self._pause_s:g}", WORK_DIR)
         yield from (packed[at : at + WORD_BYTES] for at in range(0, len(packed), WORD_BYTES))
 
     def exec_argv(self, *words: str, has_input: bool = True) -> list[str]:
@@ -133,8 +138,18 @@ class PodTransport(Transport):
             process.drop("we cut it")
         return True
 
+    async def _watch_commands(self) -> None:
+        while True:
+            await asyncio.sleep(self._pause_s)
+            now = asyncio.get_running_loop().time()
+            for process in list(self._running):
+                assert isinstance(process, PodProcess)
+                if process.silent_since(now) >= self._silence_s:
+                    process.drop(f"no sign of life for {self._silence_s:g} s")
+
     async def close(self) -> None:
         self._closed = True
+        self._watch.cancel()
         await asyncio.gather(*(process.kill() for process in list(self._running)))
 
 
@@ -157,6 +172,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         self._paused: set[int] = set()
         self._kill_group = kill_group
         self._why = ""
+        self._heard_at = 0.0
 
     async def spawn(self, argv: list[str]) -> None:
         """Start kubectl. Raises ``OSError``."""
@@ -170,6 +186,12 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         if self._transport is not None and self._transport.get_returncode() is None:
             self._transport.kill()
 
+    def silent_since(self, now: float) -> float:
+        """Seconds without a sign of life; 0 before it started, and while we do not listen."""
+        if self._paused or not self._started.is_set() or self.outcome is not None:
+            self._heard_at = now
+        return now - self._heard_at
+
     # asyncio's callbacks ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -178,6 +200,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         stderr = fd == 2
+        self._heard_at = asyncio.get_running_loop().time()
         passed = self._preambles[stderr].feed(data)
         self.on_data(self.stderr if stderr else self.stdout, self._endings[fd].feed(passed))
         outcomes = [ending.outcome for ending in self._endings.values()]
