@@ -50,7 +50,8 @@ REFUSALS = (
     Refusal(
         "OR-KUBE-002",
         re.compile(
-            r"current-context|cannot locate context|context .* does not exist|no configuration has been provided|"
+            r"current-context|cannot locate context|context .* does not exist|"
+            r"no configuration has been provided|"
             r"error loading config file|invalid configuration|localhost:8080",
             re.IGNORECASE,
         ),
@@ -83,7 +84,8 @@ REFUSALS = (
         re.compile(
             r"[Uu]nable to connect|connection refused|no such host|i/o timeout|TLS handshake|x509:|"
             r"context deadline exceeded|connection reset|EOF|ServiceUnavailable|TooManyRequests|"
-            r"etcdserver|network is unreachable|no route to host|http2: |stream error|InternalError",
+            r"etcdserver|network is unreachable|no route to host|http2: |stream error|"
+            r"InternalError",
         ),
         "the API server does not answer",
         "kubectl cluster-info; check the network, a proxy (HTTPS_PROXY) and the context's server",

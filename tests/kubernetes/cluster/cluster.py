@@ -46,6 +46,7 @@ class Cluster:
         self._machines = machines
         self._containers: dict[str, Container] = {}
         self._streams: dict[str, list[Channels]] = {}
+        self._frozen: set[str] = set()
         self._closing = threading.Event()
         self._kubelet = threading.Thread(target=self._watch, daemon=True)
         self._kubelet.start()
@@ -77,8 +78,14 @@ class Cluster:
         container.kill()
         self._cut(name)
 
+    def thaw(self, name: str) -> None:
+        """The machine is back: its kubelet learns what it missed, and ends what was deleted."""
+        self._frozen.discard(name)
+        self._containers[name].kill()
+
     def freeze(self, name: str) -> None:
         """As when a machine is lost: nothing more is heard of it, and no connection ends."""
+        self._frozen.add(name)
         for stream in self._streams.get(name, []):
             stream.flowing.clear()
         with self.api.lock:
@@ -195,9 +202,13 @@ class Cluster:
         if container is None:
             del self.api.objects["pods"][name]
             return
+        if name in self._frozen:
+            return
         container.signal(signal.SIGTERM)
         grace_s = pod["spec"]["terminationGracePeriodSeconds"]
-        threading.Timer(grace_s, container.kill).start()
+        killing = threading.Timer(grace_s, container.kill)
+        killing.daemon = True
+        killing.start()
 
     # The kubelet ------------------------------------------------------------------------------
 
@@ -205,7 +216,8 @@ class Cluster:
         while not self._closing.wait(POLL_S):
             with self.api.lock:
                 for name, container in list(self._containers.items()):
-                    self._look_at(name, container)
+                    if name not in self._frozen:
+                        self._look_at(name, container)
 
     def _look_at(self, name: str, container: Container) -> None:
         pod = self.api.objects["pods"][name]
@@ -234,6 +246,11 @@ class Cluster:
 
     def _execute(self, name: str, argv: list[str], stdin: bool, channels: Channels) -> None:
         container = self._containers.get(name)
+        if name in self._frozen:
+            self._streams.setdefault(name, []).append(channels)
+            channels.flowing.clear()
+            channels.flowing.wait()
+            return
         if container is None or not container.running:
             failure = {"status": "Failure", "message": "container not found", "reason": "NotFound"}
             channels.send(STATUS, json.dumps(failure).encode())

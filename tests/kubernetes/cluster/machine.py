@@ -108,8 +108,8 @@ def start_container(
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, **ENVIRONMENT, **env},
         start_new_session=True,
     )

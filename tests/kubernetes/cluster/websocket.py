@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 PROTOCOL = "v5.channel.k8s.io"
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -62,7 +63,8 @@ class Channels:
             if kind == CLOSING:
                 return
             if kind == PING:
-                self._send_frame(PONG, payload)
+                with suppress(OSError):
+                    self._send_frame(PONG, payload)
             elif payload:
                 yield payload[0], payload[1:]
 

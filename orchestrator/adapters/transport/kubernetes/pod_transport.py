@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -15,6 +16,7 @@ from orchestrator.adapters.kubernetes.kubectl import kubectl_environment, kubect
 from orchestrator.adapters.kubernetes.pod_programs import pod_program
 from orchestrator.adapters.transport.kubernetes.ending import EndingFilter
 from orchestrator.adapters.transport.ssh.remote_command import RemoteProcess, new_marker
+from orchestrator.adapters.transport.streams import KILL_GRACE_S
 from orchestrator.adapters.transport.transport import (
     ChannelClosed,
     ConnectLimits,
@@ -173,6 +175,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         self._kill_group = kill_group
         self._why = ""
         self._heard_at = 0.0
+        self._gone = asyncio.Event()  # kubectl
 
     async def spawn(self, argv: list[str]) -> None:
         """Start kubectl. Raises ``OSError``."""
@@ -221,10 +224,18 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         del exc
         if self._transport:
             self._transport.close()
+        self._gone.set()
         complete = all(ending.over for ending in self._endings.values())
         why = self._why or "the stream through the API server ended"
         # Before the command began it is kubectl that has to say why: no link was there to be cut.
         self.on_closed(why, cut=self._started.is_set() and not complete)
+
+    async def kill(self) -> None:
+        await super().kill()
+        if self._transport is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_GRACE_S):
+                    await self._gone.wait()
 
     # StreamedProcess' hooks -------------------------------------------------------------------
 
