@@ -59,6 +59,10 @@ class Cluster:
         with self.api.lock:
             return sorted(self.api.objects[resource])
 
+    def restore(self) -> None:
+        """Objects are removed again when they are deleted."""
+        self.api.on_deleted = self._deleted
+
     def admit(self) -> None:
         """Kueue finds room for whoever waits."""
         with self.api.lock:
