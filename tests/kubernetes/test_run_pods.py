@@ -38,8 +38,9 @@ JSON: st.SearchStrategy[Any] = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                "items metadata spec status name uid labels annotations conditions type reason message "
-                "containerStatuses state running waiting terminated exitCode involvedObject kind "
+                "items metadata spec status name uid labels annotations conditions type "
+                "reason message containerStatuses state running waiting terminated exitCode "
+                "involvedObject kind "
                 "ownerReferences suspend jobset.sigs.k8s.io/replicatedjob-name "
                 "batch.kubernetes.io/job-completion-index contexts clusters cluster context".split()
             ),

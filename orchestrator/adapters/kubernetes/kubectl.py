@@ -22,6 +22,7 @@ from orchestrator.core.model.pod_place import PodPlace
 PROGRAM = "kubectl"
 MAX_BYTES = 64 * 1024 * 1024
 MAX_WORDS = 600
+LOGGED = re.compile(r"[IWEF]\d{4} \d\d:")
 ASK_S = 30.0
 # The API server ends what takes it longer than that.
 REQUEST_S = 20
@@ -208,5 +209,7 @@ def _failure(place: PodPlace, words: tuple[str, ...], code: int, said: str) -> P
 
 
 def _one_line(data: bytes) -> str:
-    text = data[:8192].decode(errors="replace")
+    """What kubectl says at last, without what its libraries logged before."""
+    lines = data[-8192:].decode(errors="replace").splitlines()
+    text = " ".join([line for line in lines if not LOGGED.match(line)] or lines)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_WORDS]

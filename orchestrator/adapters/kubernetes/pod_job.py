@@ -64,7 +64,9 @@ class JobTerms:
 
 
 class PodJob:
-    """``note`` hears what is waited for. Every method may be repeated."""
+    """``note`` hears what is waited for. ``asked``: the API server was asked to make something.
+    Every method may be repeated.
+    """
 
     def __init__(self, request: RunRequest, pods: RunPods, note: Callable[[str], None]) -> None:
         self._request = request
@@ -74,6 +76,7 @@ class PodJob:
         self._places = [spec.pod for spec in request.cluster.workers if spec.pod is not None]
         self._first = self._places[0]
         self.name = pods.settings.name
+        self.asked = False
 
     async def make(self) -> None:
         """The JobSet, unless it is there. Raises ``PreflightError``."""
@@ -84,6 +87,7 @@ class PodJob:
                 return
             if job is not None:
                 await self._await_removal(REMOVED_WITHIN_S)
+            self.asked = True
             try:
                 await self._ask("create", "--validate=ignore", "-f", "-", stdin=manifest)
             except AlreadyThere:

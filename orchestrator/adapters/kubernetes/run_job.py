@@ -28,12 +28,18 @@ LEFT = "OR-KUBE-013"
 
 
 class MadeNodes:
-    """``may_make``: False for a run whose ranks live in pods that are there, or nowhere."""
+    """``may_make``: False for a run whose ranks live in pods that are there, or nowhere.
+    ``begun``: an earlier coordinator may have made some.
+    """
 
-    def __init__(self, request: RunRequest, note: Callable[[str], None], *, may_make: bool) -> None:
+    def __init__(
+        self, request: RunRequest, note: Callable[[str], None], *, may_make: bool, begun: bool
+    ) -> None:
         self._budgets = request.budgets
+        self._note = note
         self._job = PodJob(request, pods_of(request), note)
         self._may_make = may_make
+        self._begun = begun
         self._first = next(spec.pod for spec in request.cluster.workers if spec.pod is not None)
         self._ready: asyncio.Task[None] | None = None
         self._problem: Problem | None = None
@@ -57,7 +63,12 @@ class MadeNodes:
         if self._ready is not None:
             self._ready.cancel()
             await asyncio.gather(self._ready, return_exceptions=True)
-        return await self._job.remove(self._budgets.grace_s + self._budgets.clean_s + SWEEP_S)
+        if not (self._begun or self._job.asked):
+            return ()
+        left = await self._job.remove(self._budgets.grace_s + self._budgets.clean_s + SWEEP_S)
+        if not left:
+            self._note(f"removed JobSet {self._first.job}; nothing of it is left")
+        return left
 
     def judge(self, result: Result, left: tuple[str, ...]) -> Result:
         """``result`` with what the nodes' maker knows: why there were none, and what is left."""
@@ -102,4 +113,4 @@ class MadeNodes:
 
 async def remove_nodes(request: RunRequest) -> tuple[str, ...]:
     """What is left of a run's pods once they were removed. Bounded; raises ``OrchestrateError``."""
-    return await MadeNodes(request, lambda _: None, may_make=False).remove()
+    return await MadeNodes(request, lambda _: None, may_make=False, begun=True).remove()

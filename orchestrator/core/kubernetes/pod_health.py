@@ -62,6 +62,10 @@ class PodState:
     silent: bool = False
 
     @property
+    def scheduled(self) -> bool:
+        return bool(self.machine) and not self.unscheduled
+
+    @property
     def over(self) -> bool:
         return self.phase in ENDED or self.deleting or self.exit_code is not None
 
@@ -152,7 +156,7 @@ def judge_pods(
     if missing:
         return _not_made(missing, warned)
     present = [(found[place.group, place.index], place) for place in places]
-    if unscheduled := [(pod, place) for pod, place in present if pod.unscheduled]:
+    if unscheduled := [(pod, place) for pod, place in present if not pod.scheduled]:
         return _not_scheduled(*unscheduled[0], len(unscheduled))
     if starting := [(pod, place) for pod, place in present if not pod.running]:
         return _starting(*starting[0], len(starting), warned)
@@ -163,7 +167,7 @@ def judge_pod(pod: PodState | None, place: PodPlace) -> Problem | None:
     """Why the pod that was there cannot be reached any more; None: it seems to run."""
     events = place.command("get", "events", "--sort-by", ".lastTimestamp")
     if pod is None:
-        message = f"pod {place.group}-{place.index} of {place.job} is gone: deleted, or preempted"
+        message = f"{place.job} has no pod {place.group}-{place.index}: deleted, or never made"
         return Problem(id=POD_LOST, message=message, remedy=events)
     if pod.over:
         return Problem(
@@ -221,7 +225,8 @@ def _not_made(missing: Sequence[PodPlace], warned: Sequence[Warned]) -> Waiting:
 
 
 def _not_scheduled(pod: PodState, place: PodPlace, count: int) -> Waiting:
-    text = f"{count} pods are not scheduled; {pod.name}: {pod.unscheduled}"
+    said = pod.unscheduled or "no scheduler has given it a machine yet"
+    text = f"{count} pods are not scheduled; {pod.name}: {said}"
     remedy = f"--wait SECONDS waits longer; {place.command('describe', 'pod', pod.name)}"
     return Waiting(id=NOT_SCHEDULED, text=text, remedy=remedy)
 

@@ -45,22 +45,22 @@ async def with_nodes(
     context: RunContext,
     drive: Callable[[RunContext], Awaitable[Result]],
     *,
-    may_make: Callable[[], bool] = lambda: True,
+    may_make: Callable[[], bool] | None = None,
 ) -> Result:
     """``drive`` the run to its verdict, on nodes that are there meanwhile.
 
-    Nothing is removed when there is no verdict: whoever resumes or stops the run finds its nodes.
+    ``may_make`` is asked of a run that was begun before. Nothing is removed when there is no
+    verdict: whoever resumes or stops the run finds its nodes.
     """
     module = _maker_module(context.request)
     if module is None:
         return await drive(context)
-    maker: NodeMaker = module.MadeNodes(context.request, context.note, may_make=may_make())
+    begun = may_make is not None
+    terms = {"begun": begun, "may_make": may_make() if may_make else True}
+    maker: NodeMaker = module.MadeNodes(context.request, context.note, **terms)
     patient = replace(context, request=maker.patient(context.request), dial=maker.dial)
     result = await drive(patient)
-    left = await maker.remove()
-    if not left:
-        context.note("removed what was made for the run; nothing of it is left")
-    return maker.judge(result, left)
+    return maker.judge(result, await maker.remove())
 
 
 async def remove_made_nodes(request: RunRequest) -> tuple[str, ...] | None:

@@ -42,7 +42,16 @@ print("met on", socket.gethostname(), os.environ["TOKEN"], os.getppid() > 0, flu
 with open(os.environ["ORCHESTRATE_OUTPUT_DIR"] + f"/of-{rank}", "wb") as file:
     file.write(os.urandom(500_000))
 """
-LOST_WITHIN_S = 60.0
+# Stays the first time, and is done when there is a checkpoint.
+SAVE = """
+import os, time
+
+path = os.environ["ORCHESTRATE_CHECKPOINT_DIR"] + "/step-" + os.environ["RANK"]
+before = os.path.exists(path)
+open(path, "w").close()
+print("saved", 2 if before else 1, flush=True)
+time.sleep(0 if before else 600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +113,7 @@ def test_pods_are_nodes(desk: Desk, cluster: Cluster) -> None:
     }
     outputs = desk.folder(job.run) / "artifacts"
     assert [path.stat().st_size for path in sorted(outputs.glob("n*/of-*"))] == [500_000] * 2
-    assert noted(job, "removed what was made for the run")
+    assert noted(job, "nothing of it is left")
     assert_removed(cluster)
 
 
@@ -235,4 +244,23 @@ def test_a_job_waits_in_its_queue(desk: Desk, cluster: Cluster) -> None:
     ended = job.end(120)
 
     assert ended.code == 0, ended.err
+    assert_removed(cluster)
+
+
+def test_a_claim_keeps_the_checkpoints_of_a_run_that_was_stopped(
+    desk: Desk, cluster: Cluster
+) -> None:
+    """Its pods are gone; another attempt has new ones, and goes on from there."""
+    desk.script("save.py", SAVE)
+    job = start(desk, "save.py", options=("--pod-claim", "kept"))
+    job.wait_for_line("saved 1", 2)
+    job.interrupt()
+    assert job.end(120).code == 130
+    assert_removed(cluster)
+
+    again = desk.resume(job.run)
+    ended = again.end(120)
+
+    assert ended.code == 0, ended.err
+    assert list(again.lines().values()) == [["saved 2"], ["saved 2"]]
     assert_removed(cluster)

@@ -184,8 +184,11 @@ class Cluster:
             return
         (container,) = template["spec"]["containers"]
         env = {v["name"]: v["value"] for v in container.get("env", [])}
+        claims = [v for v in template["spec"]["volumes"] if "persistentVolumeClaim" in v]
+        paths = [m.get("subPath", "") for m in container["volumeMounts"] if m["name"] == "work"]
+        kept = f"/run/claims/{paths[0]}" if claims else ""
         self._containers[name] = start_container(
-            self._machines[machine], name, container["command"], env
+            self._machines[machine], name, container["command"], env, kept
         )
 
     def _deleted(self, resource: str, name: str) -> None:

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Makes the root of a container below $1 and becomes its first process.
+# Makes the root of a container below $1 and becomes its first process. $2: a folder of the machine
+# that is its work directory, or nothing.
 ENTER = r"""
 set -e
-root=$1; shift
+root=$1; kept=$2; shift 2
 mkdir -p "$root"
 mount -t tmpfs tmpfs "$root"
 for path in /*; do
@@ -30,6 +31,7 @@ mkdir -p "$root/proc" "$root/tmp" "$root/orchestrate/work" "$root/root"
 chmod 1777 "$root/tmp"
 chmod 777 "$root/orchestrate/work"
 mount -t proc proc "$root/proc"
+if [ -n "$kept" ]; then mkdir -p "$kept"; mount --bind "$kept" "$root/orchestrate/work"; fi
 exec chroot "$root" "$@"
 """
 SPACES = ("--mount", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private")
@@ -101,10 +103,12 @@ class Container:
 
 
 def start_container(
-    enter: Sequence[str], name: str, argv: Sequence[str], env: Mapping[str, str]
+    enter: Sequence[str], name: str, argv: Sequence[str], env: Mapping[str, str], kept: str = ""
 ) -> Container:
-    """``enter``: words that execute what follows them on the machine."""
-    words = [*enter, "unshare", *SPACES, "sh", "-c", ENTER, "sh", f"/run/pods/{name}", *argv]
+    """``enter``: words that execute what follows them on the machine. ``kept``: the folder there
+    that is its work directory, and stays; ``""`` = it is gone with the container.
+    """
+    words = [*enter, "unshare", *SPACES, "sh", "-c", ENTER, "sh", f"/run/pods/{name}", kept, *argv]
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,

@@ -175,7 +175,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         self._kill_group = kill_group
         self._why = ""
         self._heard_at = 0.0
-        self._gone = asyncio.Event()  # kubectl
+        self._departed = asyncio.Event()  # kubectl
 
     async def spawn(self, argv: list[str]) -> None:
         """Start kubectl. Raises ``OSError``."""
@@ -224,7 +224,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         del exc
         if self._transport:
             self._transport.close()
-        self._gone.set()
+        self._departed.set()
         complete = all(ending.over for ending in self._endings.values())
         why = self._why or "the stream through the API server ended"
         # Before the command began it is kubectl that has to say why: no link was there to be cut.
@@ -235,7 +235,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         if self._transport is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KILL_GRACE_S):
-                    await self._gone.wait()
+                    await self._departed.wait()
 
     # StreamedProcess' hooks -------------------------------------------------------------------
 
