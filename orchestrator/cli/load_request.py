@@ -36,7 +36,7 @@ from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.capture_kinds import parse_captures
 from orchestrator.parsing.inputs.container_choice import contained_cluster
-from orchestrator.parsing.inputs.made_nodes import made_cluster
+from orchestrator.parsing.inputs.node_makers import made_cluster
 from orchestrator.parsing.inputs.workloads.command_line import (
     refuse_misunderstandings,
     with_interpreter,

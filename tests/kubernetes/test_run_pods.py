@@ -23,7 +23,7 @@ from orchestrator.core.kubernetes.run_pods import RunPods, job_name, job_set, po
 from orchestrator.core.kubernetes.settings import PodSettings
 from orchestrator.core.model.pod_place import GROUP_LABEL, INDEX_LABEL, PodPlace
 from orchestrator.core.model.request import RunRequest
-from orchestrator.parsing.inputs.pod_options import SERVICE_NAME
+from orchestrator.parsing.inputs.pods.pod_options import SERVICE_NAME
 from orchestrator.parsing.replies import kubernetes_objects as objects
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 from tests.kubernetes.cluster.cluster import wait_until

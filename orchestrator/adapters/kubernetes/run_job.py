@@ -18,7 +18,7 @@ from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.pod_place import job_selector
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.verdict.result import FailureResult, Result, Status
-from orchestrator.parsing.inputs.run_pods import pods_of
+from orchestrator.parsing.inputs.pods.pod_cluster import pods_of
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 # Kueue and the scheduler are asked every few seconds, and kubectl takes its time.

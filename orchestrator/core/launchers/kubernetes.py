@@ -1,8 +1,8 @@
 """``kubernetes``: the nodes are pods that are made for the run, and removed with it.
 
 Their ranks are started as on any other node: what ``auto`` takes. So the record has no processes of
-its own; ``core/kubernetes/run_pods.py`` says what is made, ``parsing/inputs/made_nodes.py`` puts it
-in the place of the inventory's nodes.
+its own. ``core/kubernetes/run_pods.py`` says what is made; ``parsing/inputs/node_makers.py`` puts
+it in the place of the inventory's nodes.
 """
 
 from __future__ import annotations

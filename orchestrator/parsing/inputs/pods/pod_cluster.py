@@ -13,7 +13,7 @@ from orchestrator.core.launchers.kubernetes import IMAGE, pod_words
 from orchestrator.core.model import devices
 from orchestrator.core.model.inventory import Cluster, NodeSpec
 from orchestrator.core.model.request import RunRequest
-from orchestrator.parsing.inputs import pod_options
+from orchestrator.parsing.inputs.pods import pod_options
 
 MIN_IDLE_S, MAX_IDLE_S = 60.0, 31 * 86_400.0
 NETWORKS = ("pod", "host")

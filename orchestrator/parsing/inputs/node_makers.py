@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.launchers.kubernetes import KUBERNETES
 from orchestrator.core.model.inventory import Cluster
-from orchestrator.parsing.inputs.run_pods import podded_cluster
+from orchestrator.parsing.inputs.pods.pod_cluster import podded_cluster
 
 # From the cluster, the words that are passed on to the launcher, and the id of the run.
 MakeNodes = Callable[[Cluster, Sequence[str], str], Cluster]
