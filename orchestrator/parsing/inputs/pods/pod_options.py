@@ -1,9 +1,9 @@
-"""Options of ``orchestrate export kubernetes``: names, quantities, and where the code is."""
+"""Options for pods, of ``export kubernetes`` and of runs: names, quantities, places of code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
@@ -49,36 +49,48 @@ def parse_object_name(option: str, name: str) -> str:
     return name
 
 
-def parse_resources(given: Sequence[str]) -> Mapping[str, str]:
+def parse_resources(given: Sequence[str], option: str = "--resource") -> Mapping[str, str]:
     """``NAME=QUANTITY`` each. Raises :class:`UsageError`."""
-    return dict(_parse_resource(text) for text in given)
+    return _distinct(option, (_parse_resource(option, text) for text in given))
 
 
-def _parse_resource(text: str) -> tuple[str, str]:
+def _parse_resource(option: str, text: str) -> tuple[str, str]:
     name, _, quantity = text.partition("=")
     if name == GPU_RESOURCE:
-        raise _refusal("--resource", "the inventory says how many GPUs", "gpus: N there")
+        raise _refusal(option, "the inventory says how many GPUs", "gpus: N there")
     if name not in PLAIN_RESOURCES and not QUALIFIED_NAME.fullmatch(name):
         what = f"no resource is called {name[:80]!r}"
         remedy = f"{did_you_mean(name, PLAIN_RESOURCES)}; others have a domain: rdma/hca"
-        raise _refusal("--resource", what, remedy)
+        raise _refusal(option, what, remedy)
     form = CPU if name == "cpu" else QUANTITY if name in PLAIN_RESOURCES else WHOLE
     if not form.fullmatch(quantity) or not quantity.strip("0.kKMGTPEim"):
         what = f"{name}: no quantity: {quantity[:80]!r}"
-        raise _refusal("--resource", what, "cpu=32, memory=200Gi, rdma/hca=1")
+        raise _refusal(option, what, "cpu=32, memory=200Gi, rdma/hca=1")
     return name, quantity
 
 
 def parse_labels(option: str, given: Sequence[str]) -> Mapping[str, str]:
     """``KEY=VALUE`` each. Raises :class:`UsageError`."""
-    labels = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
-            remedy = "KEY=VALUE, such as nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3"
-            raise _refusal(option, f"no label: {text[:80]!r}", remedy)
-        labels[key] = value
-    return labels
+    return _distinct(option, (_parse_label(option, text) for text in given))
+
+
+def _parse_label(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
+        remedy = "KEY=VALUE, such as nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3"
+        raise _refusal(option, f"no label: {text[:80]!r}", remedy)
+    return key, value
+
+
+def _distinct(option: str, pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Each name once: of two values it is not known which one is meant."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in found:
+            what = f"{name} was given twice: {found[name]} and {value}"
+            raise _refusal(option, what, "give it once")
+        found[name] = value
+    return found
 
 
 def parse_code_place(text: str) -> tuple[CodePlace, str]:
@@ -91,14 +103,15 @@ def parse_code_place(text: str) -> tuple[CodePlace, str]:
     return CodePlace(place), parse_object_name("--code", claim)
 
 
-def parse_image(image: str) -> str:
+def parse_image(image: str, option: str = "--image") -> str:
     """Not whether it exists: nothing is contacted. Raises :class:`UsageError`."""
     if not image or not image.isascii() or not image.isprintable() or " " in image:
         remedy = "as a container engine pulls it: registry/name:tag or registry/name@sha256:..."
-        raise _refusal("--image", f"no image: {image[:80]!r}", remedy)
+        raise _refusal(option, f"no image: {image[:80]!r}", remedy)
     return image
 
 
 def _refusal(option: str, what: str, remedy: str) -> UsageError:
-    id = f"export.{option.removeprefix('--')}"
+    command = "run" if option.startswith("--pod-") else "export"
+    id = f"{command}.{option.removeprefix('--')}"
     return UsageError(what, id=id, where=option, remedy=remedy)
