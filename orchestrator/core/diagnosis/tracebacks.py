@@ -8,7 +8,7 @@ traceback in their message, are told from the one that began it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -305,10 +305,21 @@ def _related_errors(found: Iterator[Raised]) -> Iterator[Raised]:
     for n, one in enumerate(several):
         before = several[n - 1] if n else None
         after = several[n + 1] if n + 1 < len(several) else None
-        caused = before is not None and before.link is not Link.NONE and not _is_control(before)
+        linked = before is not None and before.link is not Link.NONE
+        caused = linked and before is not None and (_is_exit(one) or not _is_control(before))
         inner = after is not None and (after.begin == one.line or one.carries)
-        told_better = after is not None and _is_control(one)
+        told_better = after is not None and _is_control(one) and not _is_exit(_chain_end(several[n:]))
         yield replace(one, follows=caused or inner or told_better)
+
+
+def _chain_end(several: Sequence[Raised]) -> Raised:
+    """The last exception that the first of them led to."""
+    return next((one for one in several if one.link is Link.NONE), several[-1])
+
+
+def _is_exit(one: Raised) -> bool:
+    """Whether it only leaves the program: why, says what was raised before."""
+    return one.name.rpartition(".")[2] in {"SystemExit", "Exit"}
 
 
 def _is_control(one: Raised) -> bool:

@@ -36,7 +36,13 @@ RULES = (
             ),
             sign(
                 "nvidia-container-cli",
-                r"nvidia-container-cli: (?P<detail>(?!requirement|.{0,40}nvml error).{1,120})",
+                r"nvidia-container-cli: (?P<detail>(?!requirement|.{0,60}version mismatch).{1,120})",
+            ),
+            # Devices are taken from a running container when its cgroup is written anew.
+            sign(
+                "ailed to initialize NVML: Unknown Error",
+                r"(?P<detail>NVML: Unknown Error)",
+                confidence=Confidence.LIKELY,
             ),
             sign("unresolvable CDI devices", r"(?P<detail>unresolvable CDI devices.{0,60})"),
         ),

@@ -237,6 +237,10 @@ RULES = (
             sign("failed call to cuInit", r"(?P<detail>failed call to cuInit.{0,60})"),
             sign("no GPU resources available", r"(?P<detail>no GPU resources available)"),
             sign(
+                "ailed to initialize NVML",
+                r"initialize NVML: (?P<detail>Insufficient Permissions|Driver Not Loaded)",
+            ),
+            sign(
                 "on a CUDA device but torch.cuda.is_available() is False",
                 r"(?P<detail>torch\.cuda\.is_available\(\) is False)",
             ),

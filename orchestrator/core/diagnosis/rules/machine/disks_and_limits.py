@@ -212,6 +212,18 @@ RULES = (
             sign("EXT4-fs error", r"(?P<detail>EXT4-fs error .{1,80})"),
             sign("Shutting down filesystem", r"(?P<detail>XFS .{1,60}Shutting down filesystem)"),
             sign("Remote I/O error", r"(?P<detail>Remote I/O error)"),
+            sign("Structure needs cleaning", r"(?P<detail>Structure needs cleaning)"),
+            sign(
+                "transport endpoint shutdown",
+                r"(?P<detail>Cannot send after transport endpoint shutdown)"
+                r"(?P<path>: '[^']{1,200}')?",
+            ),
+            # Whatever its words: an operation on a file met an error of the device or its server.
+            sign(
+                "[Errno ",
+                r"\[Errno (?:5|6|19|30|37|52|107|108|112|116|117|121)\] "
+                r"(?P<detail>[A-Z][\w /-]{3,60})(?P<path>: '[^']{1,200}')",
+            ),
         ),
         defaults={"detail": "input/output error", "path": ""},
         references=("Linux: ESTALE, EIO, EROFS",),

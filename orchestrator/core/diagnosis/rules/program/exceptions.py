@@ -279,6 +279,19 @@ RULES = (
         references=("Python",),
     ),
     Rule(
+        id="PY-EXC-002",
+        title="An exception that does not say why",
+        domain=Domain.PROGRAM,
+        cause="{who} raised {detail}, and these words do not say why",
+        remedy="the lines above it, of the library that it names or of another process of the node",
+        role=LogRole.VAGUE,
+        confidence=Confidence.POSSIBLE,
+        weight=8,
+        defaults={"detail": "an exception"},
+        consequence="gave up without a reason",
+        references=("Python",),
+    ),
+    Rule(
         id="PY-PICKLE-001",
         title="An object cannot be sent to another process",
         domain=Domain.PROGRAM,
@@ -383,6 +396,11 @@ RULES = (
         confidence=Confidence.POSSIBLE,
         weight=15,
         signs=(
+            sign(
+                "terminate called after throwing",
+                r"an instance of '(?!c10::Dist)",
+                around=r"\n[^\n]{0,80}what\(\): {1,4}(?P<detail>[^\n]{1,160})",
+            ),
             sign(
                 "terminate called after throwing",
                 r"terminate called after throwing (?P<detail>an instance of '(?!c10::Dist)"
