@@ -308,7 +308,9 @@ def _related_errors(found: Iterator[Raised]) -> Iterator[Raised]:
         linked = before is not None and before.link is not Link.NONE
         caused = linked and before is not None and (_is_exit(one) or not _is_control(before))
         inner = after is not None and (after.begin == one.line or one.carries)
-        told_better = after is not None and _is_control(one) and not _is_exit(_chain_end(several[n:]))
+        told_better = (
+            after is not None and _is_control(one) and not _is_exit(_chain_end(several[n:]))
+        )
         yield replace(one, follows=caused or inner or told_better)
 
 

@@ -167,7 +167,8 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} ended the job: {detail}",
         remedy="the lines above it in that rank's log say why",
-        role=LogRole.FAILURE,
+        # Neither says why: what a transport wrote before does.
+        role=LogRole.VAGUE,
         weight=22,
         signs=(
             sign(
@@ -181,6 +182,7 @@ RULES = (
             sign("Fatal error in ", r"(?P<detail>Fatal error in P?MPI_\w{1,40}.{0,80})"),
         ),
         defaults={"detail": "MPI_Abort"},
+        consequence="ended in a failed call of MPI",
         references=("MPI",),
     ),
 )

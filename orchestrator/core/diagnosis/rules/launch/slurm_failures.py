@@ -159,7 +159,8 @@ RULES = (
             ),
             sign(
                 "CANCELLED AT",
-                rf"\*\*\* JOB \d{{1,12}} ON {_HOST} (?P<reason>CANCELLED) AT \S{{1,40}} \*\*\*",
+                rf"\*\*\* JOB \d{{1,12}} ON {_HOST} (?P<reason>CANCELLED) AT \S{{1,40}} "
+                r"(?:DUE (?i:to) (?!TIME LIMIT|NODE FAILURE|JOB NOT)[\w ]{1,40} )?\*\*\*",
                 confidence=Confidence.LIKELY,
             ),
             sign("preempted", r"(?P<reason>[Ii]nstance (?:was|is being) preempted)"),

@@ -340,7 +340,7 @@ RULES = (
         id="CUDA-CPU-001",
         title="torch was built without CUDA",
         domain=Domain.LAUNCH,
-        cause="the torch of {who} was built without CUDA",
+        cause="the {package} of {who} was built without CUDA",
         remedy="the wheel of PyTorch's index for the driver's CUDA, in the interpreter that runs "
         "the "
         "ranks: python -c 'import torch; print(torch.version.cuda)'",
@@ -350,7 +350,12 @@ RULES = (
             sign("Torch not compiled with CUDA enabled"),
             sign("Distributed package doesn't have NCCL"),
             sign("ProcessGroupNCCL is only supported with GPUs, no GPUs found"),
+            # Its functions miss the library that only a build for CUDA loads.
+            sign(
+                "NameError: name '", frames=r"site-packages/bitsandbytes/", package="bitsandbytes"
+            ),
         ),
+        defaults={"package": "torch"},
         references=("pytorch",),
     ),
     Rule(

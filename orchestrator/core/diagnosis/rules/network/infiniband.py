@@ -131,7 +131,8 @@ RULES = (
             ),
             sign(
                 "failed to register address",
-                r"failed to register address .{0,40}(?P<error>mem_type .{0,80}\(md supports: .{1,30}\))",
+                r"failed to register address .{0,40}"
+                r"(?P<error>mem_type .{0,80}\(md supports: .{1,30}\))",
             ),
             sign("Couldn't register memory", r"(?P<error>Couldn't register memory.{0,60})"),
         ),

@@ -10,8 +10,11 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Rule,
     sign,
 )
+
 # What NCCL says at the end of its exceptions, behind the writer's prefix.
-_LAST_ERROR = r"Last error: ?\n(?:\[\w{1,20}\]:? ?|\([^)\n]{1,80}\) ?){0,3}(?P<detail>\S[^\n]{2,160})"
+_LAST_ERROR = (
+    r"Last error: ?\n(?:\[\w{1,20}\]:? ?|\([^)\n]{1,80}\) ?){0,3}(?P<detail>\S[^\n]{2,160})"
+)
 
 RULES = (
     Rule(

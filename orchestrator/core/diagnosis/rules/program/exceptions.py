@@ -274,6 +274,7 @@ RULES = (
             ),
             sign("Exception: ", r"^(?P<detail>[A-Za-z_][\w.]{0,80}Exception: .{1,160})"),
             sign("Exception: ", r"^(?P<detail>Exception: .{1,160})"),
+            sign("Incompatible", r"^(?P<detail>(?:\w{1,40}\.){1,6}[A-Z]\w{2,60}: .{1,160})"),
         ),
         defaults={"detail": "an exception"},
         references=("Python",),
