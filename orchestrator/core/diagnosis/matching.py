@@ -55,7 +55,8 @@ _SILENT = BY_ID["PY-EXC-002"]
 _SAYS_NOTHING = re.compile(
     r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
     r"|(?i:\b(?:see|check|refer to) (?:the )?"
-    r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}\b(?:above|below|for (?:root|more|details|the)))"
+    r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}"
+    r"\b(?:above|below|for (?:root|more|details|the)))"
 )
 _INTERRUPT = BY_ID["PY-INT-001"]
 _ABORT = BY_ID["PY-ABORT-001"]
