@@ -286,6 +286,8 @@ class _TracebackReader:
         position = behind
         for _ in range(MAX_LINES):
             start = position + 1
+            if self._text[position : start + 1] == "\r\n":
+                start += 1
             self._left -= 1
             if start >= len(self._text) or self._left < 0:
                 return

@@ -185,6 +185,8 @@ RULES = (
         signs=(
             sign("DUE TO NODE FAILURE"),
             sign("Node failure on", rf"Node failure on {_HOST}"),
+            sign("state to ", rf"Setting node {_HOST} state to (?:INVAL|DOWN|FAIL)"),
+            sign(" not responding, setting DOWN", rf"Nodes? {_HOST} not responding"),
             sign("send to MOM", r"send to MOM '(?P<target>[\w.:-]{1,80})' failed", scheduler="PBS"),
             sign("MOM rejected/timeout", scheduler="PBS"),
         ),

@@ -8,11 +8,22 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Domain,
     LogRole,
     Rule,
+    Sign,
     sign,
 )
 
 # Open MPI's words, over several lines.
 _MKDIR = r"Directory: {1,8}(?P<path>/\S{1,200})\s{1,4}[^\n]{0,200}?Error: {1,8}%s"
+# Errors of a device, or of a server or network behind a file.
+_DEVICE = "5|6|19|30|37|52|70|71|103|104|107|108|110|112|113|116|117|121|512"
+
+_KIND = r"(?P<detail>\w{1,40})"
+
+
+def _rust(errors: str, kind: str = r"\w{1,40}") -> Sign:
+    """How programs in Rust write the errors of the system with these numbers."""
+    return sign("Os { code: ", rf"\bOs \{{ code: (?:{errors}), kind: {kind}")
+
 
 RULES = (
     Rule(
@@ -26,6 +37,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=75,
         signs=(
+            _rust("28|122"),
             sign(
                 "No space left on device",
                 r"No space left on device: '(?P<path>/(?!dev/shm)[^']{1,200})",
@@ -83,6 +95,7 @@ RULES = (
         remedy="owner and mode of that path on that node, and chmod +x for a script",
         weight=65,
         signs=(
+            _rust("1|13"),
             sign(
                 "Permission denied",
                 r"PermissionError: \[Errno 13\] Permission denied: '?(?P<path>[^']{1,200})",
@@ -121,6 +134,7 @@ RULES = (
         "node",
         weight=60,
         signs=(
+            _rust("2"),
             sign(
                 "No such file or directory",
                 r"FileNotFoundError: \[Errno 2\] No such file or directory: '?"
@@ -161,6 +175,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=75,
         signs=(
+            _rust("11|23|24", _KIND),
             sign("Too many open files", r"(?P<detail>Too many open files)"),
             sign(
                 "items of ancdata",
@@ -192,6 +207,7 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         weight=75,
         signs=(
+            _rust(_DEVICE, _KIND),
             sign("Stale file handle", r"(?P<detail>Stale file handle)(?P<path>: '[^']{1,200}')?"),
             sign(
                 "[Errno 5]", r"\[Errno 5\] (?P<detail>Input/output error)(?P<path>: '[^']{1,200}')?"
@@ -221,7 +237,7 @@ RULES = (
             # Whatever its words: an operation on a file met an error of the device or its server.
             sign(
                 "[Errno ",
-                r"\[Errno (?:5|6|19|30|37|52|107|108|112|116|117|121)\] "
+                rf"\[Errno (?:{_DEVICE})\] "
                 r"(?P<detail>[A-Z][\w /-]{3,60})(?P<path>: '[^']{1,200}')",
             ),
         ),

@@ -181,6 +181,7 @@ RULES = (
             sign("ninja", r"CalledProcessError: Command .{0,8}(?P<detail>ninja)\b"),
             sign("ninja: build stopped", r"(?P<detail>ninja: build stopped)"),
             sign("subprocess-exited-with-error"),
+            sign("Unable to JIT load the", r"JIT load the (?P<detail>\w{1,60}) op\b"),
             sign(
                 "torch_extensions",
                 r"torch_extensions/(?P<detail>[\w./-]{1,120}): cannot open shared object file",
