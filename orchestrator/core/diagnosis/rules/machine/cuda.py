@@ -24,6 +24,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=80,
         signs=(
+            sign("Cuda Runtime (out of memory)"),
             sign(
                 "CUDA out of memory",
                 rf"CUDA out of memory\.(?: (?P<asked>Tried to allocate {_SIZE}))?",
@@ -412,6 +413,7 @@ RULES = (
         confidence=Confidence.POSSIBLE,
         weight=30,
         signs=(
+            sign("Cuda Runtime (", r"Cuda Runtime \((?P<detail>[a-z][\w ]{2,80})\)"),
             sign("CUDA error: ", r"CUDA error: (?P<detail>[a-zA-Z][\w ,/()-]{2,100})"),
             sign("unspecified launch failure", r"(?P<detail>unspecified launch failure)"),
             sign("HIP error: ", r"(?P<detail>HIP error: [a-zA-Z][\w ,/()-]{2,100})"),

@@ -192,6 +192,7 @@ RULES = (
                 r"(?P<detail>BlockingIOError: \[Errno 11\] Resource temporarily unavailable)",
             ),
             sign("Thread creation failed", r"(?P<detail>Thread creation failed)"),
+            sign("OMP: ", r"OMP: (?P<detail>Error #34\b.{0,90}|System error #11\b.{0,60})"),
             sign("inotify", r"(?P<detail>inotify .{0,20}limit reached|inotify_add_watch)"),
         ),
         defaults={"detail": "limit"},

@@ -272,7 +272,7 @@ RULES = (
             ),
             sign(
                 "is neither AF_INET",
-                r"address (?P<peer>\S{0,80}) with (?P<error>family \d{1,6} is neither AF_INET)",
+                r"address ?(?P<peer>\S{0,80}) with (?P<error>family \d{1,6} is neither AF_INET)",
             ),
         ),
         defaults={"peer": "another rank", "error": "refused", "verb": "connect to"},

@@ -193,6 +193,32 @@ RULES = (
         references=("torch.utils.cpp_extension",),
     ),
     Rule(
+        id="PIP-NET-001",
+        title="The installer finds no version of a package at all",
+        domain=Domain.LAUNCH,
+        cause="the installer on {who} finds no version of {package} at all: it cannot reach its "
+        "index, or the name is wrong",
+        remedy="the lines above it (proxy, name, certificate); pip download PACKAGE there; or "
+        "have environments built: python: {{workload: true}}",
+        role=LogRole.VAGUE,
+        confidence=Confidence.POSSIBLE,
+        weight=73,
+        signs=(
+            sign(
+                "(from versions: none)",
+                r"satisfies the requirement (?P<package>[^ ]{1,80}) \(from versions: none\)",
+            ),
+            sign(
+                "No matching distribution found",
+                r"distribution found for (?P<package>[^ ]{1,80})",
+                around=r"\(from versions: none\)",
+            ),
+        ),
+        defaults={"package": "a package"},
+        consequence="could not install a package",
+        references=("pip",),
+    ),
+    Rule(
         id="PIP-RES-001",
         title="A package cannot be installed",
         domain=Domain.LAUNCH,
