@@ -14,10 +14,11 @@ from orchestrator.core.costs.inference_run import (
     inference_job,
     kept_job,
     load_of,
+    model_name,
     planned_inference,
 )
 from orchestrator.core.costs.job_costs import gpu_kind
-from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
+from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
@@ -36,9 +37,7 @@ def predict_inference_run(
     """
     tables, job = files.tables(), request.job
     kind = gpu_kind(plan, request.cluster, facts, tables)
-    name = str(job.values[source.model])
-    if not name:
-        raise NotPredicted("the included model is too small for a GPU to be predicted")
+    name = model_name(job, source)
     one = inference_job(job, source, files.shape(tables, name))
     load = load_of(job, source, count_engines(job, source, plan))
     fabric = make_fabric(tables.gpus[kind], tables.links, 1)

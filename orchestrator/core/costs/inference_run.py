@@ -25,6 +25,7 @@ from orchestrator.core.model.parameter_conflicts import condition_holds
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.workload import InferenceSource, Job
 
+SMALL = frozenset({"", "none", "tiny"})  # the model that each workload brings along
 MOST_SLOTS = 256  # requests that an engine answers at once (builtin/options.py)
 MOST_CONTEXT = 4096  # tokens of the prompt for which it keeps memory by itself (builtin/engine.py)
 
@@ -46,6 +47,15 @@ class Answers(NamedTuple):
     job: InferenceJob
     found: Prediction
     whole: Interval
+
+
+def model_name(job: Job, source: InferenceSource) -> str:
+    """Of the model or, without one, of the shape. Raises :class:`NotPredicted`."""
+    shape = job.values[source.shape] if source.shape else ""
+    name = str(job.values[source.model] or shape)
+    if name in SMALL:
+        raise NotPredicted("the included model is too small for a GPU to be predicted")
+    return name
 
 
 def count_engines(job: Job, source: InferenceSource, plan: Plan) -> int:

@@ -197,6 +197,7 @@ class InferenceFigures:
 class InferenceSource:
     """Which parameters of a workload say what the built-in engine is asked, for predictions.
 
+    ``shape``: the sizes of the model where ``model`` is empty.
     ``prompt_words`` are made tokens by ``tokens_per_word``, which is assumed. ``in_flight``:
     requests at once of each engine, or ``shared`` by all; where a ``rate`` of all engines is named
     it counts for ``duration`` seconds instead, unless ``closed`` holds. ``engines`` of a node: 0,
@@ -205,6 +206,7 @@ class InferenceSource:
     """
 
     model: str
+    shape: str | None = None
     prompt_words: str
     tokens_per_word: float
     answer: str

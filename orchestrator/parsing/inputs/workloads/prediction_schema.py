@@ -41,6 +41,9 @@ class InferenceEntry(Strict):
     """What the built-in engine is asked, for predictions: names of parameters."""
 
     model: ParameterName = Field(description="A str parameter: the model's name or folder")
+    shape: ParameterName | None = Field(
+        default=None, description="A choice parameter: sizes with random weights, without a model"
+    )
     prompt_words: ParameterName = Field(description="An int parameter: words of a prompt")
     tokens_per_word: Number = Field(gt=0, le=16, description="What is assumed of them")
     answer: ParameterName = Field(description="An int parameter: tokens of an answer")

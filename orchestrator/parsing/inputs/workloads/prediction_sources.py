@@ -51,7 +51,7 @@ def make_inference(
     if entry is None:
         return None
     wanted = dict.fromkeys(_INTS, ParameterType.INT) | {"model": ParameterType.STR}
-    wanted |= dict.fromkeys(_FLOATS, ParameterType.FLOAT)
+    wanted |= dict.fromkeys(_FLOATS, ParameterType.FLOAT) | {"shape": ParameterType.CHOICE}
     named = {key: name for key in wanted if (name := getattr(entry, key)) is not None}
     kinds = {key: wanted[key] for key in named}
     found = [*misnamed("inference", named, kinds, parameters, document)]
