@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ def _turns(
     """(whether it sampled, mean seconds of a step, steps) of each turn; the first without whole
     steps ends them, for pairs are counted from the first.
     """
-    for now, after in zip(changes, changes[1:], strict=False):
+    for now, after in pairwise(changes):
         inside = [
             step.seconds
             for step in steps

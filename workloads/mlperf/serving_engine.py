@@ -32,7 +32,7 @@ from orchestrate_serving.builtin.model import (
 )
 from orchestrate_serving.builtin.options import EngineOptions
 from orchestrate_serving.builtin.slots import STOP, Request, TooLong
-from orchestrate_serving.settings import NO_SHAPE
+from orchestrate_serving.settings import known_shape
 
 from .engines import Completion, Refusal
 from .parameters import Parameters
@@ -161,7 +161,7 @@ class ServingEngine:
 
 
 def _load(parameters: Parameters, device: torch.device) -> Model | HubModel:
-    source, shape = parameters.model, parameters.shape.removeprefix(NO_SHAPE)
+    source, shape = parameters.model, known_shape(parameters.shape)
     if not source and not shape:
         source = locate_model("", parameters.seed, parameters.cache_dir)
     model = load_any_model(

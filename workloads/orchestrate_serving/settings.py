@@ -18,6 +18,11 @@ NO_SHAPE = "none"
 FIELDS = frozenset({"python", "model", "host", "port", "tensor_parallel", "index"})
 
 
+def known_shape(choice: str) -> str:
+    """A parameter's shape; "" for :data:`NO_SHAPE`."""
+    return "" if choice == NO_SHAPE else choice
+
+
 class SettingsError(ValueError):
     """Settings that cannot be meant; nothing was started."""
 

@@ -16,7 +16,7 @@ from orchestrator.core.base.figures import format_figure
 from orchestrator.core.costs.estimate import Interval, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_prediction import predict_inference
-from orchestrator.core.costs.inference_step import InferenceJob
+from orchestrator.core.costs.inference_step import InferenceJob, cache_bytes
 from orchestrator.core.costs.job_costs import planned_figure, require_measured
 from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
 from orchestrator.core.costs.model_shape import ModelShape
@@ -27,6 +27,8 @@ from orchestrator.core.model.workload import InferenceSource, Job
 
 SMALL = frozenset({"", "none", "tiny"})  # the model that each workload brings along
 MOST_SLOTS = 256  # requests that an engine answers at once (builtin/options.py)
+CACHE_SHARE = 0.8  # of what weights leave free (builtin/engine.py)
+SLOTS_OFF = 3  # by which what is free may differ: the driver and libraries take some
 MOST_CONTEXT = 4096  # tokens of the prompt for which it keeps memory by itself (builtin/engine.py)
 
 
@@ -69,6 +71,8 @@ def count_engines(job: Job, source: InferenceSource, plan: Plan) -> int:
 
 def load_of(job: Job, source: InferenceSource, engines: int) -> Load:
     """What the parameters ask of each engine."""
+    if source.in_flight is None:
+        return Load(engines=engines, in_flight=MOST_SLOTS)
     in_flight = int(_number(job, source.in_flight))
     if source.shared:
         in_flight = math.ceil(in_flight / engines)
@@ -155,7 +159,7 @@ def planned_inference(
     if names.token is not None:
         most = answers.whole.scaled(1 / max(1, answers.job.answer - 1))
         figures[names.token] = planned_figure(_from_to(found["decode_step_s"], most), "s")
-    figures["watts"] = planned_figure(found["watts"], "W")
+    figures[names.watts] = planned_figure(found["watts"], "W")
     if source.context is not None:
         figures["peak_memory_bytes"] = planned_figure(memory, "bytes")
     return JobPrediction(figures=figures, basis=answers.found.basis)
@@ -177,5 +181,48 @@ def _throughput(load: Load, answers: Answers) -> Interval:
     return Interval(value=value, low=late, high=soon)
 
 
-def _number(job: Job, name: str) -> float:
-    return float(job.values[name])
+def planned_batches(
+    job: Job, source: InferenceSource, one: InferenceJob, fabric: Fabric, model: CostModel
+) -> JobPrediction:
+    """The figures of each batch, which ends before the next one begins. Raises
+    :class:`NotPredicted` for one that does not fit, and :class:`OutOfCoverage`.
+    """
+    names, figures, basis = source.figures, {}, ""
+    for rows in map(int, str(job.values[source.batches or ""]).split(",")):
+        answers = _answers(one, rows, fabric, model)
+        engine_memory(answers.job, fabric, model)
+        found, basis = answers.found.figures, answers.found.basis
+        rate, watts = found["tokens_per_s"], found["watts"]
+        figures[f"{names.throughput}.batch{rows}"] = planned_figure(rate, "tok/s")
+        figures[f"{names.watts}.batch{rows}"] = planned_figure(watts, "W")
+    return JobPrediction(figures=figures, basis=basis)
+
+
+def planned_server(
+    source: InferenceSource, load: Load, one: InferenceJob, fabric: Fabric, model: CostModel
+) -> JobPrediction:
+    """What engines that take the memory that they find can answer at most, and what they take.
+    Raises :class:`NotPredicted` where the model does not fit, and :class:`OutOfCoverage`.
+    """
+    full = replace(one, answer=max(one.answer, MOST_CONTEXT - one.prompt))
+    lone = engine_memory(full, fabric, model)  # with one slot
+    slot = cache_bytes(full, MOST_CONTEXT)
+    room = model.device.memory_bytes - (lone.value - slot)
+    slots = max(1, min(load.in_flight, int(CACHE_SHARE * room / slot)))
+    answers = _answers(one, slots, fabric, model)
+    memory = engine_memory(replace(full, rows=slots), fabric, model)
+    names, found = source.figures, answers.found.figures
+    kept = Interval(slots * slot, *(max(1, slots + by) * slot for by in (-SLOTS_OFF, SLOTS_OFF)))
+    figures = {
+        names.throughput: planned_figure(found["tokens_per_s"].scaled(load.engines), "tok/s"),
+        names.watts: planned_figure(found["watts"], "W"),
+        "peak_memory_bytes": planned_figure(memory, "bytes"),
+    }
+    if names.cache is not None:
+        figures[names.cache] = planned_figure(kept, "bytes")
+    return JobPrediction(figures=figures, basis=answers.found.basis)
+
+
+def _number(job: Job, name: str | int) -> float:
+    """Of a parameter; a number stands for itself."""
+    return float(name if isinstance(name, int) else job.values[name])
