@@ -118,12 +118,12 @@ def cost(steps: Sequence[TrainingStep], changes: Sequence[Change]) -> dict[str, 
     """
     turns = list(_turns(steps, changes))
     pairs = [
-        {samples: seconds for samples, seconds, _ in pair}
+        {samples: rate for samples, rate, _ in pair}
         for pair in zip(turns[::2], turns[1::2], strict=False)
     ]
-    losses = [1 - pair[False] / pair[True] for pair in pairs if len(pair) == 2]
+    losses = [1 - pair[True] / pair[False] for pair in pairs if len(pair) == 2]
     steps_used = sum(count for _, _, count in turns)
-    found = {"pairs": len(losses), "steps": steps_used, "losses": losses}
+    found = {"pairs": len(losses), "steps": steps_used, "losses": losses, "changes": changes}
     if len(losses) < min(T) + 1:
         return {**found, "verdict": None, "reason": "too few turns to say"}
     mean = statistics.mean(losses)
@@ -131,10 +131,12 @@ def cost(steps: Sequence[TrainingStep], changes: Sequence[Change]) -> dict[str, 
     quantile = T[max(degrees for degrees in T if degrees <= len(losses) - 1)]
     low, high = mean - quantile * error, mean + quantile * error
     verdict = True if high <= LIMIT else False if low > LIMIT else None
-    sides = {name: statistics.mean(s for samples, s, _ in turns if samples is side)
-             for name, side in (("step_s_on", True), ("step_s_off", False))}  # fmt: skip
+    means = {
+        name: statistics.mean(rate for samples, rate, _ in turns if samples is side)
+        for name, side in (("tokens_per_s_on", True), ("tokens_per_s_off", False))
+    }
     return {
-        **found, **sides, "loss": mean, "standard_error": error, "interval_95": [low, high],
+        **found, **means, "loss": mean, "standard_error": error, "interval_95": [low, high],
         "verdict": verdict,
     }  # fmt: skip
 
@@ -142,15 +144,16 @@ def cost(steps: Sequence[TrainingStep], changes: Sequence[Change]) -> dict[str, 
 def _turns(
     steps: Sequence[TrainingStep], changes: Sequence[Change]
 ) -> Iterator[tuple[bool, float, int]]:
-    """(whether it sampled, mean seconds of a step, steps) of each turn; the first without whole
-    steps ends them, for pairs are counted from the first.
+    """(whether it sampled, tokens/s, steps) of each turn; the first without whole steps ends them,
+    for pairs are counted from the first. Steps with fewer tokens take less time.
     """
     for now, after in pairwise(changes):
         inside = [
-            step.seconds
+            step
             for step in steps
             if step.ended - step.seconds >= now.at + SETTLE_S and step.ended <= after.at
         ]
         if now.samples is None or not inside:
             return
-        yield now.samples, statistics.fmean(inside), len(inside)
+        rate = sum(step.tokens for step in inside) / sum(step.seconds for step in inside)
+        yield now.samples, rate, len(inside)

@@ -68,6 +68,30 @@ def test_a_longer_context_takes_more_memory_and_no_more_time(files: CostFiles) -
     assert long["generated_tokens_per_s"] == short["generated_tokens_per_s"]
 
 
+@pytest.mark.parametrize(
+    "shape, rate, seconds, tokens_per_s",
+    [
+        ("qwen2-7b", 10, (0.0189, 0.00560), 1232.8),
+        ("qwen2-7b", 10, (0.0204, 0.00566), 1232.4),
+        ("llama-3.1-8b", 40, (0.0352, 0.01637), 4611.1),
+    ],
+)
+def test_requests_that_come_one_by_one_are_predicted_as_they_were_measured(
+    files: CostFiles, shape: str, rate: float, seconds: tuple[float, float], tokens_per_s: float
+) -> None:
+    """For 15 s on one H200 (docs/benchmarks.md): prompts come between the tokens of others.
+    ``seconds``: until the first token, and of each token after it, medians.
+    """
+    given = ("output_tokens=128", "prompt_words=64", "duration=15")
+    found = figures(files, "loadtest", f"shape={shape}", f"rate={rate}", *given)
+
+    measured = dict(zip(("ttft_p50", "tpot_p50"), seconds, strict=True))
+    measured["output_tokens_per_s"] = tokens_per_s
+    for name, value in measured.items():
+        assert found[name].low < value < found[name].high
+        assert found[name].value == pytest.approx(value, rel=0.12)
+
+
 @settings(max_examples=20, deadline=None)
 @given(rate=st.floats(0.5, 60.0), factor=st.floats(1.0, 2.0), gpus=st.sampled_from([1, 2, 8]))
 def test_more_load_is_never_faster(files: CostFiles, rate: float, factor: float, gpus: int) -> None:

@@ -19,16 +19,18 @@ def changes() -> list[Change]:
 
 
 def steps(loss: float, noise: float, drift: float = 0.0) -> Iterator[TrainingStep]:
-    """Of a training that ``loss`` of the rate is taken from where the sampler runs, and that becomes
-    slower by ``drift`` from its first turn to its last.
+    """Of a training that loses ``loss`` of its rate where the sampler runs, and becomes slower by
+    ``drift`` from its first turn to its last.
     """
     random, t = Random(1), 0.0
     while t < TURNS * TURN_S:
         samples = int(t / TURN_S) % 4 in {0, 3}
         slower = (1 + drift * t / (TURNS * TURN_S)) * random.gauss(1, noise)
         seconds = STEP_S * slower / (1 - loss * samples)
+        tokens = random.randint(7000, 8192)  # a step takes as long as it has tokens
+        seconds *= tokens / 8192
         t += seconds
-        yield TrainingStep(t, seconds, 8192)
+        yield TrainingStep(t, seconds, tokens)
 
 
 @pytest.mark.parametrize("loss, verdict", [(0.0, True), (0.002, True), (0.03, False)])
