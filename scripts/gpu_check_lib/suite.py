@@ -43,7 +43,6 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
     "experts": {"parameters": {"pairs": 10}, "limit_s": 180},
     "large": {
         "parameters": {"repeats": 2, "warmup": 1},
-        "captures": ["profile=3@2"],
         "limit_s": 240,
     },
 }
