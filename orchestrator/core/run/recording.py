@@ -21,7 +21,6 @@ from orchestrator.core.run.connectivity import (
     Reached,
     RendezvousOffered,
 )
-from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     Begun,
     Cleared,
@@ -40,10 +39,8 @@ from orchestrator.core.run.events import (
     Prepared,
     Probed,
     ProcessExited,
-    Progressed,
     RankExited,
     RankStarted,
-    Reported,
     Reserved,
     Resumed,
     RoundClosed,
@@ -53,6 +50,7 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
+from orchestrator.core.run.kit_reports import EnergyReported, Progressed, Reported
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.rendezvous import all_reached
 from orchestrator.core.run.state import (

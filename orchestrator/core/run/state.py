@@ -24,7 +24,6 @@ from orchestrator.core.run.connectivity import (
     LinksProbed,
     Reached,
 )
-from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     Collected,
     DeadlinePassed,
@@ -42,6 +41,7 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspection, Stalled
 from orchestrator.core.run.hang import Blame
+from orchestrator.core.run.kit_reports import EnergyReported
 
 Ending = RankExited | ProcessExited
 # Why a node's supervisor ended: its lease ran out; or there was none, for we were too early.
