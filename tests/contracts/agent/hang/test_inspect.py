@@ -177,7 +177,7 @@ async def test_ranks_under_a_launcher_are_the_ranks_themselves(attempt: Attempt)
     ranks, _, _ = await inspect(attempt)
 
     assert ranks[3]["pid"] == pids[3]
-    assert ranks[3]["cpu"] > 0.2
+    assert ranks[3]["cpu"] > 0.2 / slowdown(), "others want the processor, too"
 
 
 @pytest.mark.processes
