@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,7 @@ async def test_an_agent_that_is_not_the_environments(
         "ssh-agent", "-D", "-a", str(address), stdout=subprocess.DEVNULL
     )
     try:
-        await until(address.exists, what="the agent's socket")
+        await until(lambda: _listens(address), what="the agent's socket")
         environment = {**os.environ, "SSH_AUTH_SOCK": str(address)}
         add = ["ssh-add", "-q", str(server.client_key)]
         await asyncio.to_thread(
@@ -125,6 +126,12 @@ async def test_an_agent_that_is_not_the_environments(
     finally:
         agent.kill()
         await agent.wait()
+
+
+def _listens(address: Path) -> bool:
+    """A socket is there a moment before anybody listens at it."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(address)) == 0
 
 
 async def test_revoked_host_keys_of_a_file(
