@@ -143,10 +143,14 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
             if self._frozen and self._is_frozen(handle):
                 self._parked.append(handle)
                 continue
-            handle._run()
+            self.execute(handle)
             self.steps += 1
         if self.steps > self._limits[0] or self._now > self._limits[1]:
             raise TooLong(f"{self.steps} steps, {self._now:.0f} s")
+
+    def execute(self, handle: asyncio.Handle) -> None:
+        """One callback."""
+        handle._run()
 
     def _is_frozen(self, handle: asyncio.Handle) -> bool:
         process = handle._context.get(PROCESS)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
@@ -64,7 +65,7 @@ class RankPlacement:
     gpus: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedWorld:
     """All that the plan of one node may depend on."""
 
@@ -80,7 +81,7 @@ class PlannedWorld:
         known.
         """
         if self.rendezvous is not None:
-            return self.rendezvous.interface_of(node)
+            return self._interfaces.get(node)
         return CHOSEN_AT_LAUNCH if self.meets else None
 
     @property
@@ -88,7 +89,17 @@ class PlannedWorld:
         """The launcher with its traits."""
         return LAUNCHERS[self.launcher]
 
-    @property
+    @cached_property
+    def _interfaces(self) -> dict[str, str]:
+        return dict(self.rendezvous.interfaces) if self.rendezvous is not None else {}
+
+    @cached_property
+    def machines(self) -> dict[str, list[str]]:
+        """The names of each machine by its host id, in rank order."""
+        names = (place.spec.name for place in self.places)
+        return devices.machine_names((name, self.findings[name].facts) for name in names)
+
+    @cached_property
     def size(self) -> int:
         return sum(len(place.ranks) for place in self.places)
 
@@ -110,8 +121,7 @@ class PlannedWorld:
 
     def tenants(self, node: str) -> int:
         """How many of the nodes are the same machine as ``node``."""
-        host = self.findings[node].facts.host_id
-        return sum(1 for f in self.findings.values() if host and f.facts.host_id == host) or 1
+        return len(self.machines.get(self.findings[node].facts.host_id, ())) or 1
 
 
 def place_nodes(
@@ -119,9 +129,11 @@ def place_nodes(
 ) -> tuple[RankPlacement, ...]:
     """Ranks are numbered densely in inventory order."""
     places: list[RankPlacement] = []
+    machines = devices.machine_names((spec.name, findings[spec.name].facts) for spec in used)
     first = 0
     for node_rank, spec in enumerate(used):
-        gpus = _gpus_of(request, spec, used, findings)
+        facts = findings[spec.name].facts
+        gpus = _gpus_of(request, spec, facts, machines.get(facts.host_id, ()))
         ranks = tuple(range(first, first + _rank_count(request, gpus)))
         places.append(RankPlacement(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
         first += len(ranks)
@@ -140,16 +152,13 @@ def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
 def _gpus_of(
     request: RunRequest,
     spec: NodeSpec,
-    used: Sequence[NodeSpec],
-    findings: Mapping[str, NodeFinding],
+    facts: Facts,
+    tenants: Sequence[str],
 ) -> tuple[int, ...]:
-    """What the inventory declares and the user chose; nodes that are one machine divide evenly what
-    nobody declared.
+    """What the inventory declares and the user chose; ``tenants``, nodes that are one machine,
+    divide evenly what nobody declared.
     """
-    facts = findings[spec.name].facts
     chosen = devices.choice(spec.env, request.env)
-    host = facts.host_id
-    tenants = [s.name for s in used if host and findings[s.name].facts.host_id == host]
     if spec.gpus.indices is not None or len(tenants) < 2:
         return devices.gpus_of(spec, facts, chosen)
     indices = devices.gpus_of(replace(spec, gpus=GpuSpec()), facts, chosen)
@@ -160,11 +169,14 @@ def _gpus_of(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """What every node is told of all of them, in rank order."""
+    """What every node is told of all of them, in rank order; ``job``: what a scheduler is asked
+    for, if there is one.
+    """
 
     names: tuple[str, ...]
     gpus: tuple[tuple[int, ...], ...]
     addresses: tuple[tuple[str, ...], ...]
+    job: object
 
 
 def plan_nodes(world: PlannedWorld, places: Sequence[RankPlacement]) -> tuple[NodePlan, ...]:
@@ -174,6 +186,7 @@ def plan_nodes(world: PlannedWorld, places: Sequence[RankPlacement]) -> tuple[No
         names=names,
         gpus=tuple(place.gpus for place in world.places),
         addresses=tuple(addresses_of(world.findings[name].facts) for name in names),
+        job=_scheduled_job(world),
     )
     return tuple(_node_plan(world, place, roster) for place in places)
 
@@ -197,7 +210,7 @@ def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> Nod
         addresses=roster.addresses,
         options=world.request.launcher_options,
         token=world.request.token,
-        job=_scheduled_job(world),
+        job=roster.job,
         grace_s=world.request.budgets.grace_s,
         decided=frozenset(variable.name for variable in tuned.env),
     )
@@ -245,7 +258,6 @@ def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
 
 
 def _scheduled_job(world: PlannedWorld) -> object:
-    """What a scheduler is asked for, if there is one."""
     scheduler = world.kind.scheduler
     gpus = {place.spec.name: len(place.gpus) for place in world.places}
     return scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None
@@ -257,10 +269,9 @@ def _node_locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     if not world.request.exclusive:
         return (*gpus, Lock(name="machine", shared=True))
     # Of several nodes that are one machine the first takes it for all.
-    host = world.findings[place.spec.name].facts.host_id
-    before = (p.spec.name for p in world.places[: place.node_rank])
-    taken = host and any(world.findings[name].facts.host_id == host for name in before)
-    return gpus if taken else (*gpus, Lock(name="machine"))
+    name = place.spec.name
+    names = world.machines.get(world.findings[name].facts.host_id, [name])
+    return gpus if names[0] != name else (*gpus, Lock(name="machine"))
 
 
 def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:

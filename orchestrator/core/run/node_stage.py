@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.run.state import NodeState
+from orchestrator.core.run.node_state import NodeState
 
 
 def node_stage(node: NodeState) -> str:

@@ -17,7 +17,8 @@ from orchestrator.core.run.events import (
     Reported,
 )
 from orchestrator.core.run.node_stage import node_stage
-from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.state import RunState
 from orchestrator.view.terminal.text import brief_text
 
 MAX_FIELDS = 3
@@ -131,8 +132,10 @@ class Board:
         """
         if self._work is not None:
             return self._work
-        nodes = self.state.nodes if self.state is not None else {}
-        gone = {name for name, node in nodes.items() if node.lost or node.problem}
+        gone: set[str] = set()
+        if self.state is not None and self.state.nodes.tally.out:
+            nodes = self.state.nodes.items()
+            gone = {name for name, node in nodes if node.lost or node.problem}
         going = [ranks for name, ranks in self._progress.items() if name not in gone]
         every = [p for ranks in going or self._progress.values() for p in ranks.values()]
         return min(every, key=lambda progress: progress.fraction, default=None)
