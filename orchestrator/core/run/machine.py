@@ -42,7 +42,8 @@ from orchestrator.core.run.actions import (
     Sync,
 )
 from orchestrator.core.run.connectivity import Fault
-from orchestrator.core.run.events import Event, Phase, StopKind, StopRequested
+from orchestrator.core.run.energy_reports import EnergyReported
+from orchestrator.core.run.events import Event, Phase, Reported, StopKind, StopRequested
 from orchestrator.core.run.fallback import fall_of, falls_unreached, may_fall
 from orchestrator.core.run.hang import blame_rank, is_confirmed
 from orchestrator.core.run.late_join import NOT_READY, join_ready_nodes, late_nodes, may_begin
@@ -74,6 +75,8 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     An event that says nothing new returns the very same ``state`` and no actions.
     """
     recorded = record_event(state, event)
+    if isinstance(event, Reported | EnergyReported):
+        return recorded, ()  # no decision follows from figures
     if recorded == state:
         return state, ()
     decided = _decide(recorded)
@@ -83,6 +86,8 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     changed = decided.nodes.changed_from(state.nodes) if same else decided.nodes
     fresh = {action_identity(action): action for action in _wanted_actions(decided, terms, changed)}
     actions = {key: action for key, action in fresh.items() if key not in decided.issued}
+    if same and not actions:
+        return decided, ()
     launching = decided.launching or any(isinstance(a, Launch) for a in actions.values())
     issued = decided.issued
     for key in actions:

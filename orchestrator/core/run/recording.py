@@ -338,6 +338,8 @@ def _record_figure(state: RunState, event: Reported) -> RunState:
     if event.step is not None or (other is not None and other.rank < event.rank):
         return state
     figure = Figure(rank=event.rank, value=event.value, unit=event.unit)
+    if figure == other:
+        return state
     return replace(state, figures={**state.figures, event.name: figure})
 
 

@@ -91,6 +91,7 @@ class MemoryProcess:
         self._conversation = conversation
         self._input = bytearray()
         self._greeted = False
+        self._waiting = False
         self._out = Stream()
         self._errors = asyncio.Event()
         self.node = conversation.link.node.name
@@ -112,6 +113,12 @@ class MemoryProcess:
         if self._out.ended:
             raise ChannelClosed("the agent ended")
         self._input += data
+        if not self._waiting:  # what a node does with it is the models' time
+            self._waiting = True
+            self._conversation.link.node.world.call_later(0.0, self._take_input)
+
+    def _take_input(self) -> None:
+        self._waiting = False
         if not self._greeted:
             self._greet()
         while self._take_frame():
@@ -324,7 +331,7 @@ def measure(nodes: int, watched_s: float, home: Path) -> dict[str, Any]:
     loop = CountedLoop()
     asyncio.set_event_loop(loop)
     before = _memory_bytes()
-    script = Script(steps=int(watched_s / STEP_S), step_s=STEP_S, coupled=False)
+    script = Script(steps=int(watched_s / STEP_S), step_s=STEP_S, coupled=False, progress=True)
     world = FakeWorld(loop, 1, tuple(names), script)
     models = _memory_bytes()
     phases = Phases(loop, nodes)
