@@ -22,6 +22,7 @@ from orchestrator.core.base.wire_names import wire_key, wire_name
 
 Decoder = Callable[[Any], Any]
 Encoder = Callable[[Any], Any]
+_ENCODERS: dict[type, Encoder] = {}
 
 
 class CodecError(ValueError):
@@ -33,12 +34,17 @@ def to_json(value: object) -> Any:
 
     Raises ``CodecError`` for anything else.
     """
-    return _encoder(type(value))(value)
+    encode = _ENCODERS.get(type(value)) or _encoder(type(value))
+    return encode(value)
 
 
-@functools.cache
 def _encoder(cls: type) -> Encoder:
     """How values of a type are written is asked once, not of every value."""
+    found = _ENCODERS[cls] = _new_encoder(cls)
+    return found
+
+
+def _new_encoder(cls: type) -> Encoder:
     if issubclass(cls, Secret):
         return _mask
     if dataclasses.is_dataclass(cls):
@@ -61,8 +67,7 @@ def _mask(_: Secret) -> str:
 def _encode_dataclass(tag: str, names: Sequence[tuple[str, str]], value: object) -> Any:
     written: dict[str, Any] = {"type": tag}
     for key, name in names:
-        item = getattr(value, name)
-        written[key] = _encoder(type(item))(item)
+        written[key] = to_json(getattr(value, name))
     return written
 
 
@@ -71,11 +76,11 @@ def _enum_value(value: Enum) -> Any:
 
 
 def _encode_mapping(value: Mapping[Any, Any]) -> Any:
-    return {str(key): _encoder(type(item))(item) for key, item in value.items()}
+    return {str(key): to_json(item) for key, item in value.items()}
 
 
 def _encode_sequence(value: Sequence[Any]) -> Any:
-    return [_encoder(type(item))(item) for item in value]
+    return [to_json(item) for item in value]
 
 
 def _as_it_is(value: Any) -> Any:

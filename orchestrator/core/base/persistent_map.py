@@ -72,6 +72,13 @@ class PersistentMap(Mapping[K, V]):
         """The same with ``value`` under ``key``."""
         return PersistentMap(parts=self.changed_parts(key, value))
 
+    def with_items(self, items: Mapping[K, V]) -> PersistentMap[K, V]:
+        """The same with all of ``items``."""
+        changed = self
+        for key, value in items.items():
+            changed = changed.with_item(key, value)
+        return changed
+
     def changed_parts(self, key: K, value: V) -> Parts[K, V]:
         """For copies of classes that have more than their parts."""
         parts = self.parts

@@ -94,10 +94,31 @@ class PlannedWorld:
         return dict(self.rendezvous.interfaces) if self.rendezvous is not None else {}
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """In rank order, as what follows."""
+        return tuple(place.spec.name for place in self.places)
+
+    @cached_property
+    def gpus(self) -> tuple[tuple[int, ...], ...]:
+        """Of each node."""
+        return tuple(place.gpus for place in self.places)
+
+    @cached_property
+    def addresses(self) -> tuple[tuple[str, ...], ...]:
+        """What others may know each node by."""
+        return tuple(addresses_of(self.findings[name].facts) for name in self.names)
+
+    @cached_property
+    def job(self) -> object:
+        """What a scheduler is asked for, if there is one."""
+        gpus = {place.spec.name: len(place.gpus) for place in self.places}
+        scheduler = self.kind.scheduler
+        return scheduler.plan_job(self.request, self.findings, gpus) if scheduler else None
+
+    @cached_property
     def machines(self) -> dict[str, list[str]]:
         """The names of each machine by its host id, in rank order."""
-        names = (place.spec.name for place in self.places)
-        return devices.machine_names((name, self.findings[name].facts) for name in names)
+        return devices.machine_names((name, self.findings[name].facts) for name in self.names)
 
     @cached_property
     def size(self) -> int:
@@ -118,10 +139,6 @@ class PlannedWorld:
         return self.rung is CommMode.LOCAL_ROUNDS or (
             self.rung in {CommMode.LEASES, CommMode.INDEPENDENT} and self.kind.needs_world
         )
-
-    def tenants(self, node: str) -> int:
-        """How many of the nodes are the same machine as ``node``."""
-        return len(self.machines.get(self.findings[node].facts.host_id, ())) or 1
 
 
 def place_nodes(
@@ -167,37 +184,18 @@ def _gpus_of(
     return indices[start : start + share][: spec.gpus.count]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roster:
-    """What every node is told of all of them, in rank order; ``job``: what a scheduler is asked
-    for, if there is one.
-    """
-
-    names: tuple[str, ...]
-    gpus: tuple[tuple[int, ...], ...]
-    addresses: tuple[tuple[str, ...], ...]
-    job: object
-
-
 def plan_nodes(world: PlannedWorld, places: Sequence[RankPlacement]) -> tuple[NodePlan, ...]:
     """The shares of the nodes at ``places``, in that order."""
-    names = tuple(place.spec.name for place in world.places)
-    roster = Roster(
-        names=names,
-        gpus=tuple(place.gpus for place in world.places),
-        addresses=tuple(addresses_of(world.findings[name].facts) for name in names),
-        job=_scheduled_job(world),
-    )
-    return tuple(_node_plan(world, place, roster) for place in places)
+    return tuple(_node_plan(world, place) for place in places)
 
 
-def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> NodePlan:
+def _node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
     finding = world.findings[place.spec.name]
     tuned = _tune_node(world, place)
     share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
-        names=roster.names,
+        names=world.names,
         ranks=place.ranks,
         world_size=world.size,
         interpreter=finding.interpreter,
@@ -206,11 +204,11 @@ def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> Nod
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
         per_node_world=world.own_worlds,
         apart=world.rung in APART,
-        gpus=roster.gpus,
-        addresses=roster.addresses,
+        gpus=world.gpus,
+        addresses=world.addresses,
         options=world.request.launcher_options,
         token=world.request.token,
-        job=roster.job,
+        job=world.job,
         grace_s=world.request.budgets.grace_s,
         decided=frozenset(variable.name for variable in tuned.env),
     )
@@ -257,12 +255,6 @@ def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
     return (interpreter, "-u", *workload.python, *script, *arguments)
 
 
-def _scheduled_job(world: PlannedWorld) -> object:
-    scheduler = world.kind.scheduler
-    gpus = {place.spec.name: len(place.gpus) for place in world.places}
-    return scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None
-
-
 def _node_locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
     gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
@@ -283,7 +275,7 @@ def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
         ranks=len(place.ranks),
         nodes=len(world.places) if world.meets else 1,
         interface=world.interface(spec.name) if world.meets else None,
-        shared_by=world.tenants(spec.name),
+        shared_by=len(world.machines.get(facts.host_id, ())) or 1,
         modules=dict(finding.modules or {}),
         bound=_bound_gpus(world, place),
         collectives=_may_use_collectives(world, place),

@@ -11,7 +11,7 @@ call for is issued already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from orchestrator.core.base.wire_names import wire_name
@@ -62,6 +62,7 @@ from orchestrator.core.run.state import (
     RunState,
     Terms,
     next_attempt,
+    revised,
     terms_of,
 )
 
@@ -75,7 +76,7 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     An event that says nothing new returns the very same ``state`` and no actions.
     """
     recorded = record_event(state, event)
-    if isinstance(event, Reported | EnergyReported):
+    if isinstance(event, Reported | EnergyReported) and state.terms is not None:
         return recorded, ()  # no decision follows from figures
     if recorded == state:
         return state, ()
@@ -89,10 +90,8 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     if same and not actions:
         return decided, ()
     launching = decided.launching or any(isinstance(a, Launch) for a in actions.values())
-    issued = decided.issued
-    for key in actions:
-        issued = issued.with_item(key, None)
-    after = replace(decided, issued=issued, launching=launching, terms=terms)
+    issued = decided.issued.with_items(dict.fromkeys(actions))
+    after = revised(decided, issued=issued, launching=launching, terms=terms)
     return after, tuple(actions.values())
 
 
@@ -294,17 +293,8 @@ def _wanted_actions(state: RunState, terms: Terms, changed: Nodes) -> Iterator[A
     elif state.fabric is None and state.plan.proves_fabric:
         yield ProbeFabric(rung=CommMode(state.plan.rung))
     else:
-        shares = _changed_shares(state, state.plan, changed)
+        shares = state.nodes.changed_shares(state.plan, changed)
         yield from (Launch(node=share.name, share=share) for share in shares)
-
-
-def _changed_shares(state: RunState, plan: Plan, changed: Nodes) -> Sequence[NodePlan]:
-    """The shares of changed nodes, in the order of the plan."""
-    shares = state.nodes.shares_of(plan)
-    if len(changed) == len(state.nodes):
-        return plan.nodes
-    found = [shares[name] for name in changed if name in shares]
-    return sorted(found, key=lambda share: share.node_rank)
 
 
 def _wanted_before_plan(changed: Nodes) -> Iterator[Action]:
@@ -334,7 +324,7 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan, changed: Nodes) -> It
     if state.port is None:
         yield OfferRendezvous(node=planned.head.name, round=state.offers + 1)
         return
-    shares = _changed_shares(state, planned, changed)
+    shares = state.nodes.changed_shares(planned, changed)
     others = [share.name for share in shares if share is not planned.head]
     waiting = [name for name in others if changed[name].reached is None]
     addresses = candidates_of(state) if waiting else ()
@@ -346,7 +336,7 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan, changed: Nodes) -> It
 
 def _wanted_after_launch(state: RunState, terms: Terms, changed: Nodes) -> Iterator[Action]:
     plan = state.require_plan()
-    for share in _changed_shares(state, plan, changed):
+    for share in state.nodes.changed_shares(plan, changed):
         if changed[share.name].lost is None:
             yield from _wanted_of_node(state, share, halted=terms.halted)
     for name, node in late_nodes(state):

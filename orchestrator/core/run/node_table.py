@@ -6,7 +6,7 @@ every event, so that the answers are counted on and not sought anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import add, sub
 from typing import NamedTuple
 
@@ -117,6 +117,14 @@ class NodeTable(PersistentMap[str, NodeState]):
     def shares_of(self, plan: Plan) -> Mapping[str, NodePlan]:
         """The shares of ``plan`` by node, in its order."""
         return self._of(plan).shares
+
+    def changed_shares(self, plan: Plan, changed: Mapping[str, NodeState]) -> Sequence[NodePlan]:
+        """Those of ``changed`` nodes, in the order of the plan."""
+        if len(changed) == len(self):
+            return plan.nodes
+        shares = self.shares_of(plan)
+        found = [shares[name] for name in changed if name in shares]
+        return sorted(found, key=lambda share: share.node_rank)
 
     def _of(self, plan: Plan) -> _Planned:
         if self._planned is None or self._planned.plan is not plan:

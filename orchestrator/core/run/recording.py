@@ -64,6 +64,7 @@ from orchestrator.core.run.state import (
     RunState,
     new_state,
     next_attempt,
+    revised,
 )
 
 NodeEvent = (
@@ -126,7 +127,7 @@ def record_event(state: RunState, event: Event) -> RunState:
 def _record_energy(state: RunState, event: EnergyReported) -> RunState:
     if state.energy.get(event.place) == event:
         return state
-    return replace(state, energy=state.energy.with_item(event.place, event))
+    return revised(state, energy=state.energy.with_item(event.place, event))
 
 
 def _record_ending(state: RunState, event: Ending) -> RunState:
@@ -138,7 +139,7 @@ def _record_ending(state: RunState, event: Ending) -> RunState:
         state = _with_node(state, event.node, ended)
     failed = () if event.by_us or has_succeeded(event.outcome) else (event,)
     endings = (*state.endings, event)
-    return replace(state, endings=endings, failed=(*state.failed, *failed))
+    return revised(state, endings=endings, failed=(*state.failed, *failed))
 
 
 def _record_lapse(state: RunState, event: Halting) -> RunState:
@@ -317,7 +318,7 @@ def _record_launched_node(
 
 
 def _with_node(state: RunState, name: str, node: NodeState) -> RunState:
-    return replace(state, nodes=state.nodes.with_item(name, node))
+    return revised(state, nodes=state.nodes.with_item(name, node))
 
 
 def _more_urgent(old: StopRequested | None, new: StopRequested) -> StopRequested:
@@ -333,7 +334,7 @@ def _record_figure(state: RunState, event: Reported) -> RunState:
     if known or event.attempt is not None:
         return state
     if event.position:  # what the coordinator itself works out is in no rank's file
-        state = replace(state, positions=state.positions.with_item(place, event.position))
+        state = revised(state, positions=state.positions.with_item(place, event.position))
     other = state.figures.get(event.name)
     if event.step is not None or (other is not None and other.rank < event.rank):
         return state

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.core.base.outcome import Signalled, has_succeeded
 from orchestrator.core.base.persistent_map import PersistentMap
@@ -75,7 +75,7 @@ class Terms(NamedTuple):
     problems: tuple[tuple[str, Phase, Problem], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for ``revised``
 class RunState:
     """The whole run, of which all but the request belongs to the present attempt.
 
@@ -230,6 +230,16 @@ def terms_of(state: RunState) -> Terms:
         hang=state.hang,
         problems=state.problems,
     )
+
+
+def revised(state: RunState, **changes: Any) -> RunState:
+    """``dataclasses.replace`` in a tenth of its time, for what every event does: that one passes
+    all of some forty fields through the constructor.
+    """
+    assert changes.keys() <= vars(state).keys(), "no such field"
+    copy = object.__new__(RunState)
+    vars(copy).update(vars(state), **changes)
+    return copy
 
 
 def new_state(request: RunRequest) -> RunState:

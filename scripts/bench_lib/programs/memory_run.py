@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import io
 import json
 import re
@@ -27,6 +28,7 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
+from orchestrator.__main__ import COLLECT_AFTER  # noqa: E402
 from orchestrator.adapters.agent_client.connect_agent import OwnedChannel  # noqa: E402
 from orchestrator.adapters.agent_client.frames import decode_frame, encode_frame  # noqa: E402
 from orchestrator.adapters.agent_client.package import agent_package  # noqa: E402
@@ -360,6 +362,7 @@ def main() -> None:
     parser.add_argument("nodes", type=int)
     parser.add_argument("--watched", type=float, default=60.0, metavar="SECONDS")
     options = parser.parse_args()
+    gc.set_threshold(COLLECT_AFTER)
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as home:
         print(json.dumps(measure(options.nodes, options.watched, Path(home))), flush=True)
 
