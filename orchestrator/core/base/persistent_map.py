@@ -19,7 +19,7 @@ SIZE = 1 << BITS  # values in a chunk: near the square root of some thousands
 MASK = SIZE - 1
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Parts(Generic[K, V]):
     """What a map is made of. Copies share chunks of ``SIZE`` values and, while they have the same
     keys, ``keys`` and ``index``, to which is only added: what a later copy added lies beyond

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
@@ -65,7 +64,24 @@ class RankPlacement:
     gpus: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """What follows from all nodes together, in rank order: once, and not anew for each of them.
+
+    ``machines``: the names of each machine by its host id; ``interfaces``: what carries each node's
+    connection to the rendezvous; ``job``: what a scheduler is asked for, if there is one.
+    """
+
+    names: tuple[str, ...]
+    gpus: tuple[tuple[int, ...], ...]
+    addresses: tuple[tuple[str, ...], ...]
+    size: int
+    machines: Mapping[str, Sequence[str]]
+    interfaces: Mapping[str, str]
+    job: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWorld:
     """All that the plan of one node may depend on."""
 
@@ -75,54 +91,23 @@ class PlannedWorld:
     launcher: str
     rung: CommMode
     rendezvous: Rendezvous | None
+    roster: Roster = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roster", _roster_of(self))
 
     def interface(self, node: str) -> str | None:
         """What carries the node's connection to the rendezvous; a placeholder until that is
         known.
         """
         if self.rendezvous is not None:
-            return self._interfaces.get(node)
+            return self.roster.interfaces.get(node)
         return CHOSEN_AT_LAUNCH if self.meets else None
 
     @property
     def kind(self) -> Launcher:
         """The launcher with its traits."""
         return LAUNCHERS[self.launcher]
-
-    @cached_property
-    def _interfaces(self) -> dict[str, str]:
-        return dict(self.rendezvous.interfaces) if self.rendezvous is not None else {}
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """In rank order, as what follows."""
-        return tuple(place.spec.name for place in self.places)
-
-    @cached_property
-    def gpus(self) -> tuple[tuple[int, ...], ...]:
-        """Of each node."""
-        return tuple(place.gpus for place in self.places)
-
-    @cached_property
-    def addresses(self) -> tuple[tuple[str, ...], ...]:
-        """What others may know each node by."""
-        return tuple(addresses_of(self.findings[name].facts) for name in self.names)
-
-    @cached_property
-    def job(self) -> object:
-        """What a scheduler is asked for, if there is one."""
-        gpus = {place.spec.name: len(place.gpus) for place in self.places}
-        scheduler = self.kind.scheduler
-        return scheduler.plan_job(self.request, self.findings, gpus) if scheduler else None
-
-    @cached_property
-    def machines(self) -> dict[str, list[str]]:
-        """The names of each machine by its host id, in rank order."""
-        return devices.machine_names((name, self.findings[name].facts) for name in self.names)
-
-    @cached_property
-    def size(self) -> int:
-        return sum(len(place.ranks) for place in self.places)
 
     @property
     def assumed(self) -> bool:
@@ -139,6 +124,21 @@ class PlannedWorld:
         return self.rung is CommMode.LOCAL_ROUNDS or (
             self.rung in {CommMode.LEASES, CommMode.INDEPENDENT} and self.kind.needs_world
         )
+
+
+def _roster_of(world: PlannedWorld) -> Roster:
+    facts = {place.spec.name: world.findings[place.spec.name].facts for place in world.places}
+    gpus = {place.spec.name: len(place.gpus) for place in world.places}
+    scheduler, met = world.kind.scheduler, world.rendezvous
+    return Roster(
+        names=tuple(facts),
+        gpus=tuple(place.gpus for place in world.places),
+        addresses=tuple(map(addresses_of, facts.values())),
+        size=sum(len(place.ranks) for place in world.places),
+        machines=devices.machine_names(facts.items()),
+        interfaces=dict(met.interfaces) if met is not None else {},
+        job=scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None,
+    )
 
 
 def place_nodes(
@@ -195,20 +195,20 @@ def _node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
     share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
-        names=world.names,
+        names=world.roster.names,
         ranks=place.ranks,
-        world_size=world.size,
+        world_size=world.roster.size,
         interpreter=finding.interpreter,
         command=_rank_command(world.request, finding.interpreter),
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
         per_node_world=world.own_worlds,
         apart=world.rung in APART,
-        gpus=world.gpus,
-        addresses=world.addresses,
+        gpus=world.roster.gpus,
+        addresses=world.roster.addresses,
         options=world.request.launcher_options,
         token=world.request.token,
-        job=world.job,
+        job=world.roster.job,
         grace_s=world.request.budgets.grace_s,
         decided=frozenset(variable.name for variable in tuned.env),
     )
@@ -262,7 +262,7 @@ def _node_locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
         return (*gpus, Lock(name="machine", shared=True))
     # Of several nodes that are one machine the first takes it for all.
     name = place.spec.name
-    names = world.machines.get(world.findings[name].facts.host_id, [name])
+    names = world.roster.machines.get(world.findings[name].facts.host_id, [name])
     return gpus if names[0] != name else (*gpus, Lock(name="machine"))
 
 
@@ -275,7 +275,7 @@ def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
         ranks=len(place.ranks),
         nodes=len(world.places) if world.meets else 1,
         interface=world.interface(spec.name) if world.meets else None,
-        shared_by=len(world.machines.get(facts.host_id, ())) or 1,
+        shared_by=len(world.roster.machines.get(facts.host_id, ())) or 1,
         modules=dict(finding.modules or {}),
         bound=_bound_gpus(world, place),
         collectives=_may_use_collectives(world, place),
@@ -367,7 +367,7 @@ def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Varia
     if world.own_worlds:
         why = "ranks count from 0 on every node; the run knows them apart"
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
-        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")
+        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.roster.size), "ranks of all nodes")
     if world.rung is CommMode.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
         why = "outputs of other code or other samples do not mix"

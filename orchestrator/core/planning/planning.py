@@ -88,7 +88,7 @@ def make_plan(
         preset=request.job.preset,
         launcher=launcher,
         launcher_reason=reason,
-        world_size=world.size,
+        world_size=world.roster.size,
         nodes=shares,
         excluded=excluded,
         ladder=rungs,

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from orchestrator.core.base.outcome import Signalled, has_succeeded
@@ -75,7 +76,7 @@ class Terms(NamedTuple):
     problems: tuple[tuple[str, Phase, Problem], ...]
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, for ``revised``
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """The whole run, of which all but the request belongs to the present attempt.
 
@@ -233,13 +234,21 @@ def terms_of(state: RunState) -> Terms:
 
 
 def revised(state: RunState, **changes: Any) -> RunState:
-    """``dataclasses.replace`` in a tenth of its time, for what every event does: that one passes
+    """``dataclasses.replace`` in a third of its time, for what every event does: that one passes
     all of some forty fields through the constructor.
     """
-    assert changes.keys() <= vars(state).keys(), "no such field"
+    values = list(_READ(state))
+    for name, value in changes.items():
+        values[_PLACES[name]] = value
     copy = object.__new__(RunState)
-    vars(copy).update(vars(state), **changes)
+    for write, value in zip(_WRITERS, values, strict=True):
+        write(copy, value)
     return copy
+
+
+_PLACES = {field.name: place for place, field in enumerate(fields(RunState))}
+_READ = attrgetter(*_PLACES)
+_WRITERS = [getattr(RunState, name).__set__ for name in _PLACES]
 
 
 def new_state(request: RunRequest) -> RunState:
