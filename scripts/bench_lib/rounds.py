@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from .errors import BenchError
 from .measure import Command
 from .stats import Sample, Samples, Target, rotated
 
@@ -50,6 +51,21 @@ class Scenario:
     note: str = ""
     profile: Command | None = None
     repeats: int = 0  # at least so many
+
+
+def only_cases(scenario: Scenario, names: Sequence[str] | None) -> Scenario:
+    """With the cases called ``names`` alone, for who has not the time for all; None = with all.
+
+    Raises BenchError for a name that no case has.
+    """
+    if names is None:
+        return scenario
+    known = [case.name for case in scenario.cases]
+    if wrong := [name for name in names if name not in known]:
+        raise BenchError(f"{scenario.name} has no case {wrong[0]!r}; it has: {', '.join(known)}")
+    cases = [case for case in scenario.cases if case.name in names]
+    targets = [target for target in scenario.targets if target.case in names]
+    return replace(scenario, cases=cases, targets=targets)
 
 
 def perform(

@@ -29,12 +29,15 @@ MB = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshCost:
-    """One command on ``nodes`` connections: seconds, the client's processor time among them."""
+    """One command on ``nodes`` connections: seconds. ``user_s`` of the client's processor time is
+    its own; what it spends in the kernel delivers packets to the hosts, which are on this machine.
+    """
 
     command: str
     nodes: int
     wall_s: float
     cpu_s: float
+    user_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,13 @@ def _one_round(bed: Bed, nodes: int) -> Iterator[SshCost]:
     probe = bed.orchestrate("probe", "--json", "--cluster", cluster)
     for name, command, expected in (("exec", true, None), ("probe", probe, facts)):
         done = measure([command], timeout_s=SSH_LIMIT_S, expected=expected)
-        yield SshCost(command=name, nodes=nodes, wall_s=done.wall_s, cpu_s=done.cpu_s)
+        yield SshCost(
+            command=name,
+            nodes=nodes,
+            wall_s=done.wall_s,
+            cpu_s=done.cpu_s,
+            user_s=done.user_s,
+        )
 
 
 def _inventory(bed: Bed, nodes: int) -> Path:
@@ -137,10 +146,10 @@ def _run_models(nodes: int) -> RunCost:
 
 
 def middle_costs(found: Sequence[SshCost], command: str) -> dict[int, float]:
-    """Median processor seconds of ``command`` by number of nodes."""
+    """Median user seconds of ``command`` by number of nodes."""
     sizes = sorted({cost.nodes for cost in found if cost.command == command})
     return {
-        nodes: median(c.cpu_s for c in found if (c.command, c.nodes) == (command, nodes))
+        nodes: median(c.user_s for c in found if (c.command, c.nodes) == (command, nodes))
         for nodes in sizes
     }
 
@@ -180,12 +189,14 @@ def scale_markdown(ssh: Sequence[SshCost], runs: Sequence[RunCost]) -> str:
 def _ssh_text(ssh: Sequence[SshCost], command: str) -> str:
     found = middle_costs(ssh, command)
     rows = []
-    for nodes, cpu_s in found.items():
+    for nodes, user_s in found.items():
         own = [c for c in ssh if (c.command, c.nodes) == (command, nodes)]
-        walls, cpus = [c.wall_s for c in own], [c.cpu_s for c in own]
-        spread = f"{cpu_s:.3f} ({min(cpus):.3f}..{max(cpus):.3f})"
-        rows.append((str(nodes), f"{median(walls):.2f}", spread, f"{cpu_s / nodes * 1e3:.2f} ms"))
-    heads = ("real connections", "wall s", "client CPU s", "a node")
+        walls, cpus, users = zip(*((c.wall_s, c.cpu_s, c.user_s) for c in own), strict=True)
+        spread = f"{user_s:.3f} ({min(users):.3f}..{max(users):.3f})"
+        cpu = f"{median(cpus):.3f}"
+        row = (str(nodes), f"{median(walls):.2f}", cpu, spread, f"{user_s / nodes * 1e3:.2f} ms")
+        rows.append(row)
+    heads = ("real connections", "wall s", "client CPU s", "of it user s", "user time a node")
     text = f"### `{command}` over real sshd\n\n{table(heads, rows)}\n"
     if len(found) > 1:
         text += f"\nA further node costs {further_node_ms(found):.2f} ms.\n"

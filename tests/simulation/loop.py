@@ -152,8 +152,14 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
         """One callback."""
         handle._run()
 
+    @staticmethod
+    def process_of(handle: asyncio.Handle) -> Process | None:
+        """Whose callback it is; None = the world's."""
+        context: contextvars.Context = handle._context  # type: ignore[attr-defined]
+        return context.get(PROCESS)
+
     def _is_frozen(self, handle: asyncio.Handle) -> bool:
-        process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+        process = self.process_of(handle)
         return process is not None and process.frozen
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

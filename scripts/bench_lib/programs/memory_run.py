@@ -1,11 +1,11 @@
-"""One whole run on nodes that are models in this process, with everything of the coordinator but SSH.
+"""One whole run on nodes that are models in this process, with all of the coordinator but SSH.
 
     python3 scripts/bench_lib/programs/memory_run.py 1000
 
 Connect, probe, sync, prepare, the rendezvous, the launch, a watch of 60 s, outputs and sweeps. The
 frames of the agents' protocol are written and read as over SSH; time is simulated, so that waiting
 costs nothing. One JSON line: processor seconds of the coordinator's callbacks by phase, without
-those of the models, and the peak of this process's memory, which holds the models, too.
+those of the models, and by how much this process's memory grew, which holds the models, too.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class MemoryProcess:
         self._errors = asyncio.Event()
         self.node = conversation.link.node.name
 
-    # ---- what the channel of the models asks for --------------------------------------------------
+    # ---- what the channel of the models asks for -----------------------------------------------
 
     def receive(self, frame: Mapping[str, Any], payload: bytes) -> None:
         head = {**frame, "payload": len(payload)} if payload else frame
@@ -109,7 +109,7 @@ class MemoryProcess:
         self._out.end()
         self._errors.set()
 
-    # ---- what a transport's process promises ------------------------------------------------------
+    # ---- what a transport's process promises ---------------------------------------------------
 
     async def write(self, data: bytes) -> None:
         if self._out.ended:
@@ -239,9 +239,9 @@ class CountedLoop(VirtualLoop):
 
     def execute(self, handle: asyncio.Handle) -> None:
         began = time.thread_time()
-        handle._run()
+        super().execute(handle)
         took_s = time.thread_time() - began
-        if handle._context.get(PROCESS) is None:  # type: ignore[attr-defined]
+        if self.process_of(handle) is None:
             self.models_s += took_s
         else:
             self.own_s[self.phase] += took_s
@@ -265,22 +265,18 @@ class Phases:
 
     def __init__(self, loop: CountedLoop, nodes: int) -> None:
         self._loop = loop
-        self._left = {Launched: nodes, NodeConcluded: nodes}
+        self._unlaunched = nodes
         self.events = 0
 
     def on_event(self, at: float, event: Event, state: RunState) -> None:
         del at, state
         self.events += 1
-        kind = type(event)
-        if kind in self._left:
-            self._left[kind] -= 1
-            if not self._left[Launched]:
+        if isinstance(event, Launched):
+            self._unlaunched -= 1
+            if not self._unlaunched:
                 self._loop.phase = "watch"
-            if self._left[NodeConcluded] < self._nodes_left():
-                self._loop.phase = "outputs and sweep"
-
-    def _nodes_left(self) -> int:
-        return 1
+        elif isinstance(event, NodeConcluded):
+            self._loop.phase = "outputs and sweep"
 
     def on_log(self, node: str, file: str, chunk: bytes) -> None:
         del node, file, chunk
@@ -301,7 +297,7 @@ def request_of(names: list[str]) -> RunRequest:
     )
 
 
-async def perform(world: FakeWorld, loop: CountedLoop, home: Path, phases: Phases) -> Result:
+async def perform(world: FakeWorld, home: Path, phases: Phases) -> Result:
     folder = Layout(home).run(RUN)
     folder.create()
     request = request_of(list(world.nodes))
@@ -335,10 +331,9 @@ def measure(nodes: int, watched_s: float, home: Path) -> dict[str, Any]:
     before = _memory_bytes()
     script = Script(steps=int(watched_s / STEP_S), step_s=STEP_S, coupled=False, progress=True)
     world = FakeWorld(loop, 1, tuple(names), script)
-    models = _memory_bytes()
     phases = Phases(loop, nodes)
     began = time.process_time()
-    result = loop.run_until_complete(perform(world, loop, home, phases))
+    result = loop.run_until_complete(perform(world, home, phases))
     total_s = time.process_time() - began
     if result.status is not Status.SUCCEEDED:
         raise SystemExit(f"the run ended as {result.status.value}: {result.failure}")
