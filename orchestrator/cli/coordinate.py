@@ -21,7 +21,7 @@ from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.cli.open_view import open_view, show_left, show_result
-from orchestrator.cli.options import ViewOptions
+from orchestrator.cli.options.view_options import ViewOptions
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.model.request import RunRequest

@@ -17,7 +17,9 @@ from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import ProcessIdentity, read_identity, signalling
 from orchestrator.cli.coordinate import abandoned_result, coordinate_run
 from orchestrator.cli.open_view import open_view, show_result
-from orchestrator.cli.options import CONTINUE, JobOptions, ViewOptions
+from orchestrator.cli.options.job_options import JobOptions
+from orchestrator.cli.options.option_values import CONTINUE
+from orchestrator.cli.options.view_options import ViewOptions
 from orchestrator.cli.outermost import SCHEMA_VERSION
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Phase

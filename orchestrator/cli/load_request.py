@@ -23,13 +23,8 @@ from orchestrator.adapters.sync.code_snapshot import (
 from orchestrator.adapters.sync.ignore_file import line_for
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import (
-    DEFAULT_PRICES,
-    JobOptions,
-    parse_budgets,
-    parse_env,
-    parse_launcher,
-)
+from orchestrator.cli.options.job_options import DEFAULT_PRICES, JobOptions
+from orchestrator.cli.options.option_values import parse_budgets, parse_env, parse_launcher
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.plain import DIRECT
 from orchestrator.core.model.inventory import Cluster
@@ -39,7 +34,7 @@ from orchestrator.core.model.prices import Prices
 from orchestrator.core.model.request import RunRequest, SampleSet
 from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
-from orchestrator.parsing.inputs.captures import parse_captures
+from orchestrator.parsing.inputs.capture_kinds import parse_captures
 from orchestrator.parsing.inputs.container_choice import contained_cluster
 from orchestrator.parsing.inputs.workloads.command_line import (
     refuse_misunderstandings,

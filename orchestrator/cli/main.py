@@ -21,6 +21,7 @@ from orchestrator.cli.outermost import (
     report_click,
     report_error,
     report_internal,
+    unusable_path,
 )
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.suggest import did_you_mean
@@ -206,6 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, ReaderGone):
         return broken_pipe()
     except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
+        failure = unusable_path(error, words)
+        if failure is not None:
+            return report_error(failure, verb=verb, as_json=as_json)
         return report_internal(error, os.environ, verb=verb, as_json=as_json)
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from orchestrator.cli.options import FiniteRange
+from orchestrator.cli.options.shared import FiniteRange
 
 if TYPE_CHECKING:
     from orchestrator.core.base.errors import OrchestrateError
     from orchestrator.core.doctor.check_model import Mesh
     from orchestrator.core.model.inventory import Cluster
     from orchestrator.engine.oneshot.probe_nodes import Surveyed
-    from orchestrator.view.tables.tables import Table
+    from orchestrator.view.tables.table_data import Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

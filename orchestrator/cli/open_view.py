@@ -7,7 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.cli.options import ViewOptions, use_color
+from orchestrator.cli.options.shared import use_color
+from orchestrator.cli.options.view_options import ViewOptions
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.observer import Observer
 from orchestrator.view.progress.json_lines import JsonLines

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from click import ClickException
 
 from orchestrator import __version__
-from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError
+from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError, UsageError
 from orchestrator.view.terminal.text import clean_paragraph
 
 SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
+_SHOWN_PATH = 200
+# What a system says of a path itself, and not of the state that it is in.
+_UNUSABLE_PATH = frozenset(
+    {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
+)
 # Verbs that promise exactly one last line of type `result`, also on failure.
 _RESULT_VERBS = frozenset(
     {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite", "migrate"}
@@ -41,6 +47,21 @@ def report_click(error: ClickException) -> int:
     error.show(file=text)
     sys.stderr.write(clean_paragraph(text.getvalue()))
     return error.exit_code
+
+
+def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
+    """What the system said of a path that stands on the command line as a word, or behind its =;
+    None for anything else, which is a bug.
+    """
+    if not isinstance(error, OSError) or error.errno not in _UNUSABLE_PATH:
+        return None
+    given = {*words, *(word.partition("=")[2] for word in words)} - {""}
+    path = error.filename and os.fspath(error.filename)
+    if path not in given:
+        return None
+    what = f"this path cannot be used: {error.strerror}"
+    shown = path if len(path) <= _SHOWN_PATH else f"{path[:_SHOWN_PATH]}..."
+    return UsageError(what, id="usage.path", where=shown, remedy="name another file or folder")
 
 
 def report_internal(

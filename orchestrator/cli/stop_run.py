@@ -18,7 +18,7 @@ from orchestrator.adapters.store.liveness import (
     signalling,
 )
 from orchestrator.adapters.store.run_list import read_result
-from orchestrator.cli.options import ViewOptions
+from orchestrator.cli.options.view_options import ViewOptions
 from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
 from orchestrator.view.terminal.text import brief_text
 

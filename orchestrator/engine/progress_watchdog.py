@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from orchestrator.core.model.comm_modes import CommMode
-from orchestrator.core.run.events import Event, Progressed, RankExited, Reported
+from orchestrator.core.run.events import Event, RankExited
 from orchestrator.core.run.evidence import Stalled
 from orchestrator.core.run.hang import Activity, suspect_hang
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.clock import Clock

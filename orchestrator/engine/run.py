@@ -19,12 +19,11 @@ from orchestrator.core.run.events import (
     DeadlinePassed,
     Event,
     Phase,
-    Progressed,
-    Reported,
     Resumed,
     StopKind,
     StopRequested,
 )
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.state import EPOCH_STEP, RunState, new_state
 from orchestrator.core.run.timings import Timings

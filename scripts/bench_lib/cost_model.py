@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from orchestrator.adapters.costs.cost_files import CostFiles  # noqa: E402 - after its folder
-from orchestrator.adapters.costs.observations import observe_points  # noqa: E402
+from orchestrator.adapters.costs.measured_points import observe_points  # noqa: E402
 from orchestrator.core.costs.calibration import calibrate  # noqa: E402
 from orchestrator.core.costs.checking import Score, check_points, scores  # noqa: E402
 from orchestrator.core.costs.hardware import make_fabric  # noqa: E402

@@ -179,7 +179,7 @@ def _facts(name: str) -> Facts:
 
 
 def _energy(name: str, rank: int, step: int) -> Event:
-    from orchestrator.core.run.energy_reports import EnergyReported, GpuEnergy
+    from orchestrator.core.run.kit_reports import EnergyReported, GpuEnergy
 
     gpus = tuple(GpuEnergy(gpu=f"GPU-{name}-{i}", joules=650.0 * step) for i in range(GPUS))
     return EnergyReported(

@@ -157,7 +157,7 @@ def _launch(names: Sequence[str]) -> Iterator[Event]:
 
 
 def _watch(names: Sequence[str]) -> Iterator[Event]:
-    from orchestrator.core.run.events import Progressed
+    from orchestrator.core.run.kit_reports import Progressed
 
     for second in range(WATCHED_S):
         for rank, name in enumerate(names):

@@ -23,7 +23,7 @@ FOLDERS = {
     "parsing": "ssh_config inputs importers replies captures experts",
     "engine": "support node network sharing action_runner progress_watchdog run oneshot drills",
     "view": "terminal tables result progress",
-    "cli": "output masking outermost capture_option options past_runs load_cluster load_request "
+    "cli": "output masking outermost options past_runs load_cluster load_request "
     "node_queries open_view coordinate stop_run detach log_options run_words start_detached "
     "ray_clusters torchx_plugin nights suites migrations commands main",
     "node_agent": "base process facts code slurm telemetry containers attempt hang rank_env "

@@ -15,7 +15,7 @@ BY_EXTRAS = {
     "orchestrator.adapters.web.http.",
     "orchestrator.adapters.history.postgres_database",
     "orchestrator.adapters.loadgen.program",
-    "orchestrator.cli.torchx_plugin.scheduler",
+    "orchestrator.cli.torchx_plugin.torchx_scheduler",
 }
 
 IMPORT_ALL = """

@@ -29,7 +29,9 @@ SHELL_CALLS = frozenset(
     "os.system os.popen subprocess.getoutput subprocess.getstatusoutput pty.spawn "
     "asyncio.create_subprocess_shell create_subprocess_shell".split()
 )
-MAX_FILE_LINES = 450
+MAX_FILE_LINES = 400
+MAX_EQUAL_NAMES = 12
+MAX_FOLDER_FILES = 16  # beside __init__.py, which says what the folder is
 MAX_FUNCTION_LINES = 60
 BINARY_SUFFIXES = frozenset(
     {".gif", ".gz", ".jpg", ".pdf", ".pickle", ".png", ".pt", ".safetensors", ".whl", ".zip"}
@@ -155,6 +157,24 @@ def test_files_and_functions_stay_readable() -> None:
     ]
 
     assert long_files + long_functions == []
+
+
+def test_folders_stay_small() -> None:
+    """What does not fit on a screen is looked for by its name alone."""
+    sizes: dict[str, int] = {}
+    for module in package_modules():
+        if module.path.name != "__init__.py":
+            folder = module.where.rpartition("/")[0]
+            sizes[folder] = sizes.get(folder, 0) + 1
+
+    assert {folder: size for folder, size in sizes.items() if size > MAX_FOLDER_FILES} == {}
+
+
+def test_few_files_have_the_name_of_another() -> None:
+    """A name says what is in the file, without its folder; verbs are called as what they show."""
+    names = [m.path.name for m in package_modules() if m.path.name != "__init__.py"]
+
+    assert len({name for name in names if names.count(name) > 1}) <= MAX_EQUAL_NAMES
 
 
 def test_no_file_knows_whose_machine_it_was_written_on() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.archive.deliver import copy_archive, send_archive
+from orchestrator.adapters.archive.deliver_archive import copy_archive, send_archive
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from tests.archive.test_archive import most_bytes_of_a_file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.options import parse_budgets
+from orchestrator.cli.options.option_values import parse_budgets
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.model.request import Budgets
 from orchestrator.core.verdict.result import FailureResult, Result, Status

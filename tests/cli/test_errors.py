@@ -164,6 +164,43 @@ def test_a_run_that_never_began_still_has_a_result_line(
     assert "--no-such-option" in record["failure"]["cause"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["migrate", "verify", "old", "--against", "folder"],
+        ["migrate", "verify", "old", "--against", "a" * 5000],
+        ["monitor", "experts", "a" * 5000],
+        ["model", "calibrate", "--from", "a" * 5000],
+    ],
+    ids=lambda words: f"{words[0]} {words[-1][:6]}",
+)
+def test_a_path_that_the_system_refuses_is_no_bug(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path / "home"))
+    (tmp_path / "folder").mkdir()
+
+    assert main(words) == 2
+
+    err = capsys.readouterr().err
+    assert words[-1][:200] in err
+    assert len(err) < 1000
+    assert not (tmp_path / "home" / "errors").exists()
+
+
+def test_a_path_of_our_own_is_a_bug(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(project / "home"))
+    monkeypatch.setattr(main_module.cli, "main", lambda **_: Path("/proc/self/none").read_text())
+    assert main(["cluster", "list"]) == 70
+    assert "FileNotFoundError" in capsys.readouterr().err
+
+
 def test_a_bug_leaves_its_traceback_in_a_file(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

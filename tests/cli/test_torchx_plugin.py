@@ -97,10 +97,7 @@ REFUSED = {
 def test_what_cannot_be_honoured_is_refused_by_name(
     named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    try:
-        app = ddp(**REFUSED[named])
-    except TypeError:
-        pytest.skip("this TorchX has no such option")
+    app = ddp(**REFUSED[named])
     with pytest.raises(specs.InvalidRunConfigException) as refused:
         order(app, monkeypatch, tmp_path)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.costs.cost_files import CostFiles
-from orchestrator.adapters.costs.observations import observe_points
+from orchestrator.adapters.costs.measured_points import observe_points
 from orchestrator.adapters.costs.predict_run import predict_plan, with_prediction
 from orchestrator.adapters.history.import_runs import import_folders
 from orchestrator.adapters.history.open_store import open_history

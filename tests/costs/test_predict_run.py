@@ -182,7 +182,7 @@ def test_a_figure_inside_of_its_interval_is_no_finding(files: CostFiles) -> None
 
 
 @pytest.mark.parametrize(
-    "measured, cause",
+    "ratios, cause",
     [
         ({"tokens_per_s": 0.5, "data_wait": 0.4}, "data wait, 40 % of a step"),
         ({"tokens_per_s": 0.5, "communication_wait": 0.3}, "waiting for other ranks, 30 %"),
@@ -195,13 +195,13 @@ def test_a_figure_inside_of_its_interval_is_no_finding(files: CostFiles) -> None
     ],
 )
 def test_a_figure_outside_is_a_finding_with_its_cause(
-    files: CostFiles, measured: dict[str, float], cause: str
+    files: CostFiles, ratios: dict[str, float], cause: str
 ) -> None:
-    _, warnings = run_with(files, **measured)
-    name = next(iter(measured))
+    _, warnings = run_with(files, **ratios)
+    name = next(iter(ratios))
     (told,) = [warning for warning in warnings if warning.startswith(name)]
     assert cause in told
-    apart = 100 * abs(measured[name] - 1)
+    apart = 100 * abs(ratios[name] - 1)
     assert f"{apart:.0f} %" in told
 
 

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from orchestrator.core.monitoring.expert_load import (
     ExpertTable,
+    LayerLatency,
     busiest_and_idlest,
     expert_samples,
+    layer_latency,
     layer_load,
     table_loads,
 )
+from orchestrator.view.tables.expert_table import expert_headings, expert_rows
 
 COUNTS = st.lists(st.integers(0, 10**9), min_size=1, max_size=64).filter(any)
 
@@ -103,3 +106,14 @@ def test_five_series_a_layer_whatever_the_number_of_experts() -> None:
 
 def test_the_busiest_and_the_idlest_are_named() -> None:
     assert busiest_and_idlest([5, 0, 9, 1, 0], shown=2) == ([2, 0], [4, 1])
+
+
+def test_the_latency_of_experts_is_of_those_that_were_measured() -> None:
+    counts = ((1.0, 2.0, 0.0, 4.0), (1.0, 1.0, 1.0, 1.0))
+    latencies = ((1e-5, 3e-5, None, 2e-5), (None,) * 4)
+    table = ExpertTable(source="moe", layers=("a", "b"), counts=counts, latencies=latencies)
+
+    assert layer_latency(table, "a") == LayerLatency(p50=2e-5, max=3e-5, slowest=(1, 3, 0))
+    assert layer_latency(table, "b") is None
+    assert expert_headings(table)[-1] == "latency p50, max"
+    assert [row[-1] for row in expert_rows(table)] == ["20 µs, 30 µs", ""]

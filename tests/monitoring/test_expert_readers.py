@@ -77,11 +77,16 @@ def test_what_the_workload_writes_is_read() -> None:
     windows = [
         (float(n), [list(map(int, layer)) for layer in step]) for n, step in enumerate(ROUTED)
     ]
+    latencies = [[1e-5] * len(layer) for layer in windows[0][1]]
+    latencies[1][0] = None
     document = workload.telemetry_document(
-        ["0", "1"], windows, top_k=1, tokens=8, cost={"mean": 0.0}
+        ["0", "1"], windows, top_k=1, tokens=8, cost={"mean": 0.0}, latencies=latencies
     )
 
-    check_axis(parse_router_telemetry(json.dumps(document).encode()))
+    table = parse_router_telemetry(json.dumps(document).encode())
+
+    check_axis(table)
+    assert [list(layer) for layer in table.latencies] == latencies
 
 
 def test_metrics_by_layer_and_expert_add_up_over_other_labels() -> None:
@@ -237,6 +242,10 @@ def test_answers_that_say_nothing_of_experts_are_refused(content: bytes) -> None
         [{"name": "a", "counts": [1, -1]}],
         [{"name": "a", "counts": "12"}],
         [{"name": "a", "counts": [1]}, {"name": "a", "counts": [1]}],
+        [{"name": "a", "counts": [1], "latency_s": [0.1, 0.2]}],
+        [{"name": "a", "counts": [1], "latency_s": [-0.1]}],
+        [{"name": "a", "counts": [1], "latency_s": 1}],
+        [{"name": "a", "counts": [1], "latency_s": [0.1]}, {"name": "b", "counts": [1]}],
     ],
 )
 def test_bad_router_telemetry_is_refused(layers: object) -> None:

@@ -18,7 +18,7 @@ from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.run.events import Probed
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.state import new_state
-from orchestrator.node_agent.telemetry import live
+from orchestrator.node_agent.telemetry import newest_readings
 from orchestrator.parsing.replies.kit_records import parse_report
 from tests.cli.runs_on_disk import begin
 from tests.core.world import request
@@ -33,7 +33,7 @@ LATEST = {
 
 def test_rows_of_gpus_become_figures_of_their_node(tmp_path: Path) -> None:
     path = tmp_path / "rank-0.jsonl"
-    live.report(str(path), LATEST)
+    newest_readings.report(str(path), LATEST)
     (line,) = path.read_bytes().splitlines()
 
     assert parse_report("n1", 0, line, 0) == TelemetryRead(
@@ -48,8 +48,8 @@ def test_rows_of_gpus_become_figures_of_their_node(tmp_path: Path) -> None:
 
 
 def test_what_one_gpu_does_not_say_is_not_known_of_the_node() -> None:
-    assert live.summarise({"memory": {0: [10], 1: [None]}}) == {}
-    assert live.summarise({}) == {}
+    assert newest_readings.summarise({"memory": {0: [10], 1: [None]}}) == {}
+    assert newest_readings.summarise({}) == {}
 
 
 @given(

@@ -23,7 +23,7 @@ from orchestrator.cli.main import main
 from orchestrator.core.captures.outcome import CaptureResult, CaptureState
 from orchestrator.core.nightly.nights import NightRecord, RecordKind
 from orchestrator.core.nightly.schedule import Schedule
-from orchestrator.core.run.events import Progressed
+from orchestrator.core.run.kit_reports import Progressed
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.result import Status
 from tests.cli.runs_on_disk import begin, finished

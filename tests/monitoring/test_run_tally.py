@@ -10,7 +10,6 @@ from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.monitoring.run_samples import RunView, node_samples, run_samples
 from orchestrator.core.monitoring.run_tally import Counted, RunTally
 from orchestrator.core.run.connectivity import Classified, FabricProbed, Fault, LinksBroken
-from orchestrator.core.run.energy_reports import EnergyReported, GpuEnergy
 from orchestrator.core.run.events import (
     Connected,
     Divided,
@@ -23,6 +22,7 @@ from orchestrator.core.run.events import (
     RankStarted,
     RoundClosed,
 )
+from orchestrator.core.run.kit_reports import EnergyReported, GpuEnergy
 
 PROBLEM = Problem(id="OR-X-001", message="no heartbeat", remedy="look")
 

@@ -1,17 +1,14 @@
-"""``orchestrate nightly`` with real runs, the real crontab, and cron itself."""
+"""``orchestrate nightly`` with real runs."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 import pytest
 
@@ -20,92 +17,20 @@ from orchestrator.adapters.nightly.schedule_store import (
     NightlyFolder,
     append_record,
     find_schedule,
-    read_records,
     save_schedule,
     working_on,
 )
-from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.main import main
 from orchestrator.cli.nights import run_night
 from orchestrator.cli.nights.run_night import NightShift
 from orchestrator.cli.nights.status_file import StatusFile
 from orchestrator.core.history.run_record import RunQuery
 from orchestrator.core.nightly.nights import NightRecord, RecordKind
-from tests.architecture.source import ROOT
-from tests.forks import COMMANDS, Fork
 from tests.nightly.crontabs import PrivateCron, needs_cron
+from tests.nightly.night_desk import Desk, minutes_ago
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.processes
-
-SEOUL = ZoneInfo("Asia/Seoul")
-OWN = "# mine\nMAILTO=\"\"\n5 4 * * sun echo 'a%b'\n\n"
-
-
-class Desk:
-    """A home, an inventory of this machine, and the command line."""
-
-    def __init__(self, root: Path, cron: PrivateCron | None) -> None:
-        self.root, self.cron = root, cron
-        self.layout = Layout(root / "home")
-        self.cluster = root / "here.yaml"
-        interpreter, workdir = json.dumps(sys.executable), json.dumps(str(root / "node"))
-        self.cluster.write_text(
-            "name: here\n"
-            f"defaults: {{transport: local, gpus: 0, python: {interpreter}, workdir: {workdir}}}\n"
-            "nodes: [n1]\n"
-        )
-        modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        own = f"{cron.program.parent}{os.pathsep}" if cron else ""
-        self.env = {
-            **os.environ,
-            "ORCHESTRATE_HOME": str(root / "home"),
-            "PYTHONPATH": modules,
-            "PATH": own + os.environ["PATH"],
-            "XDG_CONFIG_HOME": str(root / "config"),
-        }
-
-    def start(self, *words: str) -> Fork:
-        return COMMANDS.start(["-m", "orchestrator", "nightly", *words], self.root, self.env)
-
-    def run(self, *words: str, code: int = 0) -> str:
-        process = self.start(*words)
-        output = "".join(process.communicate(timeout=scaled(90)))
-        assert process.returncode == code, output
-        return output
-
-    def add(self, *options: str, at: str = "19:00", lines: int = 2) -> None:
-        what = ["--cluster", str(self.cluster), "--workload", "sleep", "--set", f"lines={lines}"]
-        zone = ["--at", at, "--tz", "Asia/Seoul"]
-        self.run("add", "jw3", *what, *zone, *options)
-
-    def made_since(self, ago: timedelta) -> None:
-        """Let the schedule be older than it is."""
-        folder, schedule = find_schedule(self.layout, "jw3")
-        save_schedule(folder, replace(schedule, since=time.time() - ago.total_seconds()))
-
-    def nights(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.run("log", "jw3", "--json").splitlines()]
-
-    def kinds(self) -> list[str]:
-        folder, _ = find_schedule(self.layout, "jw3")
-        return [record.kind.value for record in read_records(folder)]
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, None)
-
-
-@pytest.fixture
-def cron_desk(tmp_path: Path) -> Desk:
-    needs_cron()
-    (tmp_path / "cron").mkdir()
-    return Desk(tmp_path, PrivateCron(tmp_path / "cron"))
-
-
-def minutes_ago(minutes: int) -> str:
-    return f"{datetime.now(SEOUL) - timedelta(minutes=minutes):%H:%M}"
 
 
 def test_the_night_that_is_due_runs_once(desk: Desk) -> None:
@@ -337,73 +262,6 @@ def test_an_empty_environment_is_enough(desk: Desk) -> None:
 
     assert done.returncode == 0, folder.wake_log.read_text()
     assert desk.nights()[0]["state"] == "done"
-
-
-@pytest.mark.parametrize("before", [None, OWN, ""])
-def test_remove_leaves_the_crontab_byte_for_byte(cron_desk: Desk, before: str | None) -> None:
-    cron = cron_desk.cron
-    assert cron is not None
-    if before is not None:
-        cron.write(before)
-    cron_desk.add()
-
-    cron_desk.run("install", "jw3", "--cron")
-    first = cron.text()
-    cron_desk.run("install", "jw3", "--cron")
-    second = cron.text()
-    cron_desk.run("remove", "jw3")
-
-    assert first == second
-    assert first is not None
-    assert first.startswith(before or "")
-    assert sum("wake" in line for line in first.splitlines()) == 2
-    assert "CRON_TZ" not in first
-    assert cron.text() == before
-
-
-def test_two_schedules_leave_nothing_either(cron_desk: Desk) -> None:
-    cron = cron_desk.cron
-    assert cron is not None
-    cron_desk.add()
-    what = ["--cluster", str(cron_desk.cluster), "--workload", "sleep"]
-    cron_desk.run("add", "jw", *what, "--at", "2:30", "--tz", "Europe/Berlin")
-    for name in ("jw3", "jw"):
-        cron_desk.run("install", name, "--cron")
-    listed = cron_desk.run("list")
-
-    cron_desk.run("remove", "jw3")
-    left = cron.text()
-    cron_desk.run("remove", "jw")
-
-    assert listed.count("cron") == 2
-    assert left is not None
-    assert "schedule jw:" in left
-    assert "jw3" not in left
-    assert cron.text() is None
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
-    """Debian's cron, a schedule in Seoul, a host in whatever zone: it runs at its minute."""
-    cron = cron_desk.cron
-    assert cron is not None
-    at = datetime.now(UTC) + timedelta(seconds=75)
-    cron_desk.add(at=f"{at.astimezone(SEOUL):%H:%M}")
-    cron_desk.run("install", "jw3", "--cron")
-    daemon = cron.start_daemon()
-    try:
-        deadline = time.monotonic() + 75 + 60 + scaled(60)
-        while cron_desk.kinds() != ["started", "finished"]:
-            assert time.monotonic() < deadline, cron.text()
-            time.sleep(0.5)
-    finally:
-        daemon.kill()  # with it goes its namespace, and all in it
-        daemon.wait(scaled(30))
-
-    (night,) = cron_desk.nights()
-    assert night["state"] == "done"
-    assert float(str(night["late_s"])) < 60
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -49,3 +53,23 @@ def test_bad_values_leave_no_schedule(
     assert main([*ADD, "--tz", "UTC", *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "nightly" / "n1").exists()
+
+
+@pytest.mark.processes  # whether the crontab has it is shown, too
+@pytest.mark.parametrize("zone", ["Asia/Seoul", "Europe/Berlin"])
+def test_a_year_of_nights_is_right_over_both_clock_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], zone: str
+) -> None:
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path))
+    assert main([*ADD, "--tz", zone]) == 0
+    capsys.readouterr()
+
+    assert main(["nightly", "show", "n1", "--next", "400", "--json"]) == 0
+
+    shown = json.loads(capsys.readouterr().out)["next"]
+    due = [datetime.fromtimestamp(night["due"], ZoneInfo(zone)) for night in shown]
+    assert {(each.hour, each.minute) for each in due} == {(19, 0)}
+    assert [night["night"] for night in shown] == [each.date().isoformat() for each in due]
+    assert {later.date() - earlier.date() for earlier, later in pairwise(due)} == {
+        timedelta(days=1)
+    }

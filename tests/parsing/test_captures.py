@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.core.model.captures import Capture, CaptureKind
 from orchestrator.parsing.captures.sampled import BadCapture, parse_index, parse_samples
-from orchestrator.parsing.inputs.captures import default_profile, parse_captures
+from orchestrator.parsing.inputs.capture_kinds import default_profile, parse_captures
 
 CAPTURES = st.one_of(
     st.sampled_from([Capture(kind=k) for k in CaptureKind if k is not CaptureKind.PROFILE]),

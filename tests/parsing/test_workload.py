@@ -1,66 +1,23 @@
-"""Workloads: their declaration, the values that `--set` gives, and users' own scripts."""
+"""Workloads: their declaration."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.load import LoadMode, LoadTerms, Scenario
 from orchestrator.core.model.workload import (
     Gate,
-    Job,
     ParameterType,
     Per,
     SampleSource,
     Shape,
-    Workload,
 )
-from orchestrator.parsing.inputs.workloads.command_line import python_call
 from orchestrator.parsing.inputs.workloads.workload_file import (
     load_terms,
     load_workload,
     make_job,
-    python_job,
-    script_job,
 )
-
-TEXT = """
-name: demo
-summary: A demonstration
-entry: train.py
-shape: local-rounds
-ranks: {per: gpu, cpu: 2}
-requires: {modules: [torch, torch.nn], requirements: requirements.txt, min_nodes: 1}
-default_preset: tiny
-presets:
-  tiny: {steps: 5}
-  big: {steps: 1000, model: org/big, packing: false}
-parameters:
-  steps: {type: int, default: 60, min: 1, max: 1000, unit: steps, help: optimiser steps}
-  rate: {type: float, default: 1, min: 0}
-  width: {type: int, default: 64, min: 32, multiple_of: 32}
-  ratio: {type: float, default: 0.5, above: 0, below: 1}
-  model: {type: str, default: "", pattern: '[^;]*', form: text without a semicolon}
-  packing: {type: bool, default: true}
-  dtype: {type: choice, choices: [bf16, fp32], default: fp32}
-metrics:
-  loss: {unit: nats/token, direction: lower, required: true, gate: {max: 0.5}}
-artifacts: [adapter, loss.jsonl]
-failures: {MY-MODEL-001: name another model}
-"""
-
-
-def demo() -> Workload:
-    return load_workload(TEXT, "w/workload.yaml", "/p/w")
-
-
-def refusal(text: str) -> str:
-    with pytest.raises(UsageError) as caught:
-        load_workload(text, "w.yaml", "/p")
-    return str(caught.value)
-
+from tests.parsing.demo_workload import TEXT, demo, refusal
 
 DIVISIBLE = """
 name: demo
@@ -230,102 +187,6 @@ def test_ids_of_failures_are_of_one_form(id: str) -> None:
     assert "not an id of a failure, such as MY-MODEL-001" in said
 
 
-def test_values_come_from_defaults_then_preset_then_settings() -> None:
-    """Each layer overrides the one before; the argument vector is in declared order."""
-    job = make_job(demo(), ["preset=big", "dtype=bf16", "steps=7", "steps=8"])
-
-    assert job.preset == "big"
-    assert job.argv() == (
-        "--steps=8",
-        "--rate=1.0",
-        "--width=64",
-        "--ratio=0.5",
-        "--model=org/big",
-        "--no-packing",
-        "--dtype=bf16",
-    )
-
-
-def test_the_default_preset_applies_and_can_be_switched_off() -> None:
-    """`preset=` asks for the bare defaults."""
-    assert make_job(demo()).values["steps"] == 5
-    assert make_job(demo(), ["preset="]).values["steps"] == 60
-
-
-@pytest.mark.parametrize(
-    "setting,name,value",
-    [
-        ("steps=1_000", "steps", 1000),
-        ("rate=1e-4", "rate", 1e-4),
-        ("rate=3", "rate", 3.0),
-        ("packing=no", "packing", False),
-        ("packing=TRUE", "packing", True),
-        ("model=a=b c", "model", "a=b c"),
-        ("model=", "model", ""),
-    ],
-)
-def test_settings_are_typed(setting: str, name: str, value: object) -> None:
-    """Text becomes what the parameter is declared as."""
-    found = make_job(demo(), [setting]).values[name]
-
-    assert found == value
-    assert type(found) is type(value)
-
-
-@pytest.mark.parametrize(
-    "setting,expected",
-    [
-        ("steps", "--set 'steps' is not key=value"),
-        ("=1", "is not key=value"),
-        ("stesp=1", "did you mean 'steps'?"),
-        ("preset=tine", "did you mean 'tiny'?"),
-        (
-            "steps=many",
-            "parameter steps: expected int >= 1 and <= 1000 (steps), found the text 'many'",
-        ),
-        ("steps=1.5", "found the text '1.5'"),
-        ("steps=0", "found the number 0"),
-        ("steps=1001", "found the number 1001"),
-        ("steps=9999999999999999999999", "expected int"),
-        ("rate=nan", "expected float >= 0, found the number nan"),
-        ("rate=inf", "found the number inf"),
-        ("width=100", "expected int >= 32 and a multiple of 32, found the number 100"),
-        ("ratio=0", "expected float > 0 and < 1, found the number 0.0"),
-        ("ratio=1", "found the number 1.0"),
-        ("rate=x", "found the text 'x'"),
-        ("packing=maybe", "expected bool, found the text 'maybe'"),
-        ("dtype=bf17", "expected one of bf16, fp32, found the text 'bf17'; did you mean 'bf16'?"),
-        ("model=a\0b", "NUL"),
-    ],
-)
-def test_wrong_settings_say_what_was_expected(setting: str, expected: str) -> None:
-    """The parameter, its type and bounds, the value given."""
-    with pytest.raises(UsageError) as caught:
-        make_job(demo(), [setting])
-
-    assert expected in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
-def test_a_wrong_value_says_where_the_parameter_is_declared() -> None:
-    """file:line:column of the declaration."""
-    with pytest.raises(UsageError) as caught:
-        make_job(demo(), ["steps=0"])
-
-    assert "at w/workload.yaml:13:3" in str(caught.value)
-
-
-@given(st.text(max_size=40))
-def test_any_setting_is_taken_or_refused(setting: str) -> None:
-    """No text after --set fails in another way, and text parameters keep it byte by byte."""
-    try:
-        job = make_job(demo(), [f"model={setting}"])
-    except UsageError:
-        assert "\0" in setting or ";" in setting
-    else:
-        assert job.values["model"] == setting
-
-
 @pytest.mark.parametrize(
     "change,expected",
     [
@@ -370,49 +231,6 @@ def test_wrong_declarations_are_refused(change: tuple[str, str], expected: str) 
     assert broken != TEXT
     assert expected in refusal(broken)
     assert "w.yaml:" in refusal(broken)
-
-
-def test_a_python_script_is_an_entry() -> None:
-    """A launcher gives ranks to it; its arguments follow."""
-    call = python_call(["train.py", "--lr", "1e-4"])
-    assert call is not None
-    job = python_job(call, folder="/p", script="src/train.py")
-
-    assert job.workload.entry == "src/train.py"
-    assert job.workload.program == ()
-    assert job.argv() == ("--lr", "1e-4")
-
-
-def test_everything_else_is_a_program() -> None:
-    """A script of the project is named from its root, a command is looked up on the nodes."""
-    script = script_job(["./a.sh", "x"], folder="/p", script="bin/a.sh")
-    command = script_job(["hostname", "-f"], folder="/p", script=None, per=Per.NODE)
-
-    assert script.workload.program == ("./bin/a.sh", "x")
-    assert command.workload.program == ("hostname", "-f")
-    assert command.workload.ranks.per is Per.NODE
-    assert isinstance(command, Job)
-
-
-@pytest.mark.parametrize("words", [[], [""]])
-def test_no_command_is_a_usage_error(words: list[str]) -> None:
-    """Nothing after `--` shows how it is meant."""
-    with pytest.raises(UsageError, match="no command"):
-        script_job(words, folder="/p", script=None)
-
-
-def test_a_word_can_be_valid_in_place_of_a_number() -> None:
-    """Declared by choices of a number; anything else is refused with what was expected."""
-    text = TEXT.replace("steps: {type: int", "steps: {type: int, choices: [auto]")
-    workload = load_workload(text, "w/workload.yaml", "/p/w")
-    for given_value, value in (("auto", "auto"), ("7", 7)):
-        assert make_job(workload, [f"steps={given_value}"]).values["steps"] == value
-    for wrong in ("much", "0"):
-        with pytest.raises(UsageError, match=r"expected int >= 1 and <= 1000 \(steps\) or auto"):
-            make_job(workload, [f"steps={wrong}"])
-    assert "choices do not apply to type str" in refusal(
-        TEXT.replace("model: {type: str", "model: {type: str, choices: [auto]")
-    )
 
 
 @pytest.mark.parametrize(

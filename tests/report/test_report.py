@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.adapters.history.database import HistoryUnavailable, Session
 from orchestrator.adapters.history.open_store import open_history
+from orchestrator.adapters.history.store import HistoryStore
+from orchestrator.adapters.report import finished_run, publish
 from orchestrator.adapters.report.document import load_report
 from orchestrator.adapters.report.drawing.charts import (
     MAX_LINES,
@@ -279,6 +283,39 @@ def test_a_broken_history_does_not_cost_the_result(folder: RunFolder) -> None:
     warnings = publish_run(run_of(layout, folder, finished(folder)))
     assert [warning.partition(" of ")[0] for warning in warnings] == ["HTML report", "history"]
     assert read_result(folder) is not None
+
+
+def test_a_database_that_does_not_answer_is_waited_for_once(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports are made without it, and what is told is its own reason."""
+    asked: list[str] = []
+
+    class Silent:
+        """Its timeout was waited for in vain."""
+
+        where = "postgresql://history"
+
+        def exists(self) -> bool:
+            return True
+
+        def reading(self) -> AbstractContextManager[Session]:
+            asked.append("read")
+            raise HistoryUnavailable("no answer in 10 s", id="OR-STORE-012")
+
+        def writing(self) -> AbstractContextManager[Session]:
+            asked.append("write")
+            raise HistoryUnavailable("no answer in 10 s", id="OR-STORE-012")
+
+    for module in (finished_run, publish):
+        monkeypatch.setattr(module, "open_history", lambda _: HistoryStore(Silent()))
+
+    (warning,) = publish_run(run_of(Layout(folder.path.parent.parent), folder, finished(folder)))
+
+    assert warning.startswith("history of run r1 not written: no answer in 10 s")
+    assert asked == ["read"]
+    assert folder.report_html.exists()
+    assert folder.report_markdown.exists()
 
 
 def test_each_exporter_fails_by_itself(folder: RunFolder) -> None:

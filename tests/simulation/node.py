@@ -10,7 +10,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.supervisor import Process, Supervisor
 
 if TYPE_CHECKING:
-    from tests.simulation.agent import FakeAgent
+    from tests.simulation.dispatcher import Dispatcher
     from tests.simulation.world import FakeWorld
 
 Owner = object
@@ -85,7 +85,7 @@ class FakeNode:
         self.disk = Disk()
         self.locks = Locks()
         self.processes: list[Process] = []
-        self.agents: list[FakeAgent] = []
+        self.agents: list[Dispatcher] = []
         self.launches: Counter[tuple[str, int]] = Counter()
         self._pids = 100
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.run import recording
-from orchestrator.core.run.events import Launched, Reported, Swept
+from orchestrator.core.run.events import Launched, Swept
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.engine import run
 from orchestrator.engine.node import follower

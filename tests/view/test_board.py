@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.base.problem import Problem
-from orchestrator.core.run.events import Reported, RoundClosed
+from orchestrator.core.run.events import RoundClosed
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.view.progress.board import Board, Progress
 from orchestrator.view.progress.narrate import Weight, narrate_event
 from tests.core.world import World, request

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from orchestrator.core.run.events import Reported
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.view.progress.ray_watcher import RayWatcher
 from orchestrator.view.tables.ray_text import RayClusterState, cluster_lines, cluster_object
 from tests.core.world import World, request

@@ -14,7 +14,8 @@ import pytest
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.load import LoadTerms
-from orchestrator.core.run.events import Event, Failed, Phase, Progressed, RankExited, Resumed
+from orchestrator.core.run.events import Event, Failed, Phase, RankExited, Resumed
+from orchestrator.core.run.kit_reports import Progressed
 from orchestrator.core.run.machine import step
 from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.verdict.node_status import NOT_STARTED, VERIFIED_CLEAN

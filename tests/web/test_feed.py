@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.web.feed import MAX_MESSAGE_LINES, Cursor, Feed
+from orchestrator.adapters.web.page_feed import MAX_MESSAGE_LINES, Cursor, Feed
 
 KEPT = 20
 # What happens to a feed: a part changes, lines are added, or the reader reads.

@@ -16,7 +16,7 @@ import torch
 
 import orchestrate_kit as kit
 from orchestrate_kit import _reports, _samples
-from orchestrator.core.run.events import Progressed, Reported
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.parsing.replies.kit_records import parse_report
 from tests.time_limits import scaled
 

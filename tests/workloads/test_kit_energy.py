@@ -26,7 +26,7 @@ from orchestrate_kit._energy import (
 )
 from orchestrate_kit._nvml import Nvml, NvmlError, find_gpus, shown_names
 from orchestrate_kit._windows import NodeEnergy, Sampler, no_gpu_reason
-from orchestrator.core.run.energy_reports import EnergyReported
+from orchestrator.core.run.kit_reports import EnergyReported
 from orchestrator.parsing.replies.kit_records import parse_report
 from tests.fixtures.nvml import build_driver
 from tests.time_limits import communicate

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moe.expert_latency import expert_latencies, expert_modules
 from moe.measuring import telemetry_cost
 from moe.router_telemetry import RouterTelemetry, count_layers, routed_layers
 from orchestrate_models.loading import ModelOptions, load_model
@@ -51,6 +52,34 @@ def test_layers_are_counted_apart() -> None:
     assert counts.tolist() == [[4, 2, 0, 2], [0, 0, 2, 6]]
 
 
+def test_an_expert_alone_computes_what_it_does_in_the_layer() -> None:
+    """The same weights by hand; and only experts that got tokens are asked, until time is up."""
+    config = MIXTURES["tiny-moe"]
+    model = load_model(ModelOptions(config=config, precision="fp32"), ALONE)
+    modules = expert_modules(model, routed_layers(model))
+    assert len(modules) == 2
+    first, rows = modules[0], torch.randn(5, config.hidden_size)
+    asked = []
+    with torch.inference_mode():
+        chosen = torch.full((5, 1), 2)
+        alone = first(rows, chosen, torch.ones(5, 1))
+        gate, up = (rows @ first.gate_up_proj[2].T).chunk(2, dim=-1)
+        assert torch.allclose(alone, (first.act_fn(gate) * up) @ first.down_proj[2].T, atol=1e-5)
+    first.register_forward_pre_hook(
+        lambda _, given: asked.append((set(given[1].flatten().tolist()), len(given[0])))
+    )
+    counts = [[3, 0, 5] + [0] * (config.num_experts - 3), [1] * config.num_experts]
+    hidden = config.hidden_size
+
+    found = expert_latencies(modules, counts, hidden_size=hidden, budget_s=60)
+
+    assert [value is None for value in found[0]] == [count == 0 for count in counts[0]]
+    assert all(value is not None and 0 < value < 60 for value in found[1])
+    assert set(map(str, asked)) == {str(({0}, 3)), str(({2}, 5))}
+    late = expert_latencies(modules, counts, hidden_size=hidden, budget_s=0)
+    assert late == [[None] * config.num_experts] * 2
+
+
 def test_a_model_without_routers_is_refused() -> None:
     with pytest.raises(ValueError, match="LlamaForCausalLM has no routers"):
         routed_layers(skeleton(DENSE["tiny"]))
@@ -75,6 +104,11 @@ def test_the_script_leaves_figures_telemetry_and_a_report(tmp_path: Path) -> Non
     assert [len(window["layers"]) for window in telemetry["windows"]] == [2, 2]
     metrics = node.metrics()
     assert metrics["wrong_counts"] == 0
+    for layer in telemetry["layers"]:
+        assert [v is None for v in layer["latency_s"]] == [not n for n in layer["counts"]]
+    slowest = max(v for layer in telemetry["layers"] for v in layer["latency_s"] if v)
+    assert metrics["expert_latency_max"] == pytest.approx(slowest, abs=1e-6)
+    assert 0 < metrics["expert_latency_p50"] <= metrics["expert_latency_max"]
     assert metrics["gini"] == pytest.approx(max(layer["gini"] for layer in telemetry["layers"]))
     assert metrics.keys() <= bundled_workload("moe").metrics.keys()
     sections = json.loads((node.path / "output" / "report_sections.json").read_text())["sections"]

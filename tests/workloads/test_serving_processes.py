@@ -18,6 +18,9 @@ import pytest
 
 from orchestrate_serving import EngineError, EngineSettings, SettingsError, start_engines
 from orchestrate_serving.checks import NoAnswer, warm_up
+from orchestrate_serving.settings import Start, environment_of
+from orchestrator.core.launchers.launcher import LaunchSpec
+from orchestrator.core.launchers.plain import plan_direct
 from tests.time_limits import Deadline, assert_within, budget
 
 FAKE = Path(__file__).parent / "programs" / "fake_server.py"
@@ -93,6 +96,29 @@ def test_two_engines_answer_on_ports_and_gpus_of_their_own_and_are_gone_at_the_e
     assert not any(is_alive(engine.pid) for engine in engines)
     logs = [(tmp_path / f"engine-{place}.log").read_text() for place in range(2)]
     assert ["gpus 4,5 None" in logs[0], "gpus 6,7 None" in logs[1]] == [True, True]
+
+
+def test_an_engine_is_given_nothing_of_the_rank_that_starts_it() -> None:
+    """A server that finds where ranks meet would join them."""
+    spec = LaunchSpec(
+        node="n1",
+        node_rank=0,
+        names=("n1",),
+        ranks=(0,),
+        world_size=1,
+        interpreter="python3",
+        command=("serve",),
+        master_addr="10.0.0.1",
+        master_port="29500",
+        decided=frozenset({"TORCH_NCCL_ASYNC_ERROR_HANDLING"}),
+    )
+    (process,) = plan_direct(spec)
+    of_a_rank = {variable.name: "1" for variable in process.env}
+    assert {"RANK", "MASTER_ADDR", "TORCHELASTIC_RESTART_COUNT"} < of_a_rank.keys()
+
+    kept = environment_of(settings(), Start(index=0, gpus=()), {**of_a_rank, "HF_HOME": "/hub"})
+
+    assert kept == {"HF_HOME": "/hub"}
 
 
 @processes

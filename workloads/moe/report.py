@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from .balance import Balance, balance
 
 SCHEMA_VERSION = 1
 Window = tuple[float, list[list[int]]]
+Latencies = Sequence[Sequence[float | None]]
 
 
 def summed_layers(windows: Sequence[Window]) -> list[list[int]]:
@@ -46,6 +48,17 @@ def balance_figures(layers: Sequence[Sequence[int]]) -> dict[str, tuple[float, s
     }
 
 
+def latency_figures(latencies: Latencies) -> dict[str, tuple[float, str]]:
+    """Of all experts that were asked: the usual one and the slowest. Empty where none was."""
+    known = [value for layer in latencies for value in layer if value is not None]
+    if not known:
+        return {}
+    return {
+        "expert_latency_p50": (median(known), "s"),
+        "expert_latency_max": (max(known), "s"),
+    }
+
+
 def telemetry_document(
     names: Sequence[str],
     windows: Sequence[Window],
@@ -53,9 +66,13 @@ def telemetry_document(
     top_k: int,
     tokens: int,
     cost: dict[str, float],
+    latencies: Latencies = (),
 ) -> dict[str, Any]:
     """As docs/moe.md describes it. ``tokens`` of a window, which are the same in each."""
     layers = summed_layers(windows)
+    measured: Sequence[dict[str, Any]] = [
+        {"latency_s": _tenths_of_us(layer)} for layer in latencies
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "experts": len(layers[0]),
@@ -63,8 +80,10 @@ def telemetry_document(
         "tokens": tokens * len(windows),
         "cost": cost,
         "layers": [
-            {"name": name, "counts": counts, **_rounded(balance(counts))}
-            for name, counts in zip(names, layers, strict=True)
+            {"name": name, "counts": counts, **_rounded(balance(counts)), **more}
+            for name, counts, more in zip(
+                names, layers, measured or [{}] * len(layers), strict=True
+            )
         ],
         "windows": [
             {
@@ -75,6 +94,10 @@ def telemetry_document(
             for at, by_layer in windows
         ],
     }
+
+
+def _tenths_of_us(layer: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, 7) for value in layer]
 
 
 def _rounded(one: Balance) -> dict[str, float]:

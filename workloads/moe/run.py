@@ -34,20 +34,23 @@ from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 from orchestrate_models.unusable import UnusableSettings
 
+from .expert_latency import Latencies, expert_latencies, expert_modules
 from .measuring import Passes, measure
 from .report import (
     Window,
     added_ranks,
     balance_figures,
+    latency_figures,
     report_sections,
     summed_layers,
     telemetry_document,
     wrong_counts,
 )
-from .router_telemetry import RouterTelemetry, routed_layers
+from .router_telemetry import RoutedLayer, RouterTelemetry, routed_layers
 from .settings import Settings
 
 TELEMETRY, SECTIONS = "router_telemetry.json", "report_sections.json"
+LATENCY_S = 30.0  # for the experts one by one: thousands of them take seconds on a GPU
 Found = tuple[Passes, list[Window]]
 
 
@@ -71,10 +74,12 @@ def run(settings: Settings, ranks: Ranks) -> None:
     progress = partial(kit.progress, total=settings.pairs, unit="pair")
     passes = measure(model, telemetry, settings, ranks, progress)
     peak = peak_bytes(ranks.device)
-    found = ranks.gather((passes, telemetry.windows()))
+    windows = telemetry.windows()
+    found = ranks.gather((passes, windows))
     if ranks.rank == 0:
         own = found if settings.tp == 1 else found[:1]
-        report(own, [layer.name for layer in layers], config.num_experts_per_tok)
+        latencies = _latencies(model, layers, windows) if settings.tp == 1 else []
+        report(own, [layer.name for layer in layers], config.num_experts_per_tok, latencies)
         if peak is not None:
             kit.metric("peak_memory", peak / GIB, "GiB")
             kit.metric("telemetry_cost", passes.cost.mean, "of time")
@@ -88,7 +93,19 @@ def _experts(config: Any) -> int:
     return int(found)
 
 
-def report(found: list[Found], names: list[str], top_k: int) -> None:
+def _latencies(model: Any, layers: list[RoutedLayer], windows: list[Window]) -> Latencies:
+    """Of rank 0's model, for the tokens of its first pass; empty where experts cannot be asked one
+    by one. Divided experts are not: a rank has a part of each.
+    """
+    modules = expert_modules(model, layers)
+    if not modules:
+        return []
+    _, counts = windows[0]
+    hidden = model.config.hidden_size
+    return expert_latencies(modules, counts, hidden_size=hidden, budget_s=LATENCY_S)
+
+
+def report(found: list[Found], names: list[str], top_k: int, latencies: Latencies) -> None:
     """Figures and files of models of their own, together."""
     windows = added_ranks([own for _, own in found])
     tokens = sum(passes.tokens for passes, _ in found)
@@ -97,12 +114,18 @@ def report(found: list[Found], names: list[str], top_k: int) -> None:
         "tokens_per_s": (sum(passes.tokens_per_s for passes, _ in found), "tok/s"),
         "wrong_counts": (wrong_counts(layers, tokens * len(windows), top_k), "tokens"),
         **balance_figures(layers),
+        **latency_figures(latencies),
     }
     report_figures(figures)
     cost = found[0][0].cost
     print(f"telemetry: {100 * cost.mean:.2f} +- {100 * cost.error:.2f} % of a pass", flush=True)
     document = telemetry_document(
-        names, windows, top_k=top_k, tokens=tokens, cost={"mean": cost.mean, "error": cost.error}
+        names,
+        windows,
+        top_k=top_k,
+        tokens=tokens,
+        cost={"mean": cost.mean, "error": cost.error},
+        latencies=latencies,
     )
     write_document(TELEMETRY, document)
     write_document(SECTIONS, report_sections(document))

@@ -169,7 +169,11 @@ def environment_of(
 
     A server that finds torchrun's variables would join the ranks' process group.
     """
-    kept = {name: value for name, value in base.items() if name not in RANK_VARIABLES}
+    kept = {
+        name: value
+        for name, value in base.items()
+        if name not in RANK_VARIABLES and not name.startswith(TORCHRUNS_OWN)
+    }
     if start.gpus:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(start.gpus)
     if settings.engine == BUILTIN:  # found by this process, but perhaps not by the new one
@@ -179,9 +183,10 @@ def environment_of(
 
 
 RANK_VARIABLES = frozenset(
-    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK ROLE_RANK ROLE_WORLD_SIZE MASTER_ADDR "
-    "MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_USE_AGENT_STORE".split()
+    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_NAME ROLE_RANK "
+    "ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 )
+TORCHRUNS_OWN = ("TORCHELASTIC_", "TORCH_ELASTIC_")
 
 
 def _words(template: str) -> list[str]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.adapters.store.log_tail import last_line
+from orchestrator.adapters.store.end_of_log import last_line
 from orchestrator.core.sharing.load_protocol import GeneratorGone
 from orchestrator.parsing.replies.load.loadgen_records import LoadGenRecord, parse_loadgen_record
 

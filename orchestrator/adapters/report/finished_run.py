@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
+from orchestrator.adapters.history.database import HistoryUnavailable
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.history.run_entry import describe_run
 from orchestrator.adapters.history.stored_run import HistoryEntry
@@ -35,10 +35,21 @@ class FinishedRun:
         """What the renderings show. A history that cannot be read costs the trends: what enters the
         run there says so.
         """
-        trends: tuple[TrendChart, ...] = ()
-        with suppress(OSError, OrchestrateError):
-            trends = run_trends(open_history(self.layout), self.entry.record)
-        return load_report(self.folder, self.result, trends)
+        trends = self.trends
+        shown = () if isinstance(trends, HistoryUnavailable) else trends
+        return load_report(self.folder, self.result, shown)
+
+    @cached_property
+    def trends(self) -> tuple[TrendChart, ...] | HistoryUnavailable:
+        """This run beside earlier ones; or why the history's database cannot be used, which no run
+        waits for twice.
+        """
+        try:
+            return run_trends(open_history(self.layout), self.entry.record)
+        except HistoryUnavailable as error:
+            return error
+        except (OSError, OrchestrateError):
+            return ()
 
     @cached_property
     def entry(self) -> HistoryEntry:

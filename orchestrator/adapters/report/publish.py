@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from orchestrator.adapters.history.database import HistoryUnavailable
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.notify.run_notices import post_end
 from orchestrator.adapters.report.exporters.mlflow_export import start_mlflow_export
@@ -32,7 +33,11 @@ def write_html(run: FinishedRun) -> None:
 
 
 def record_history(run: FinishedRun) -> None:
-    """The run's entry in the history."""
+    """The run's entry in the history. A database that did not answer for the trends is not waited
+    for again.
+    """
+    if isinstance(run.trends, HistoryUnavailable):
+        raise run.trends
     open_history(run.layout).record_run(run.entry)
 
 

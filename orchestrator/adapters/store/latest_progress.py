@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.adapters.store.atomic_files import write_atomic
-from orchestrator.core.run.events import Event, Progressed
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.kit_reports import Progressed
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.core.history.run_record import Curve
-from orchestrator.core.run.events import Reported
+from orchestrator.core.run.kit_reports import Reported
 
 MAX_POINTS = 2_000_000
 _PORTION_BYTES = 1024 * 1024

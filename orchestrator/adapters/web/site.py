@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator.adapters.store.layout import Layout, RunFolder
-from orchestrator.adapters.web.feed import Feed, Streams
 from orchestrator.adapters.web.overview.node_history import NodeHistory, NodeRow
+from orchestrator.adapters.web.page_feed import Feed, Streams
 from orchestrator.adapters.web.rendering import Rendering
 from orchestrator.adapters.web.runs.live_runs import LiveRuns
 from orchestrator.adapters.web.runs.run_index import FRESH_S, RunIndex

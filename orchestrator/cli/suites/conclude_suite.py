@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from orchestrator.adapters.archive.deliver import Destination, move_archive
+from orchestrator.adapters.archive.deliver_archive import Destination, move_archive
 from orchestrator.adapters.store.atomic_files import write_atomic, write_json
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import read_result

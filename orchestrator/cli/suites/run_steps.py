@@ -9,9 +9,9 @@ from typing import Protocol
 
 from orchestrator.adapters.run_process import GRACE_S, CommandOutcome, run_process
 from orchestrator.adapters.store.background_command import own_command, own_environment
+from orchestrator.adapters.store.end_of_log import last_line
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
-from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.adapters.store.run_list import last_written, read_result
 from orchestrator.adapters.suite.suite_folder import (
     SuiteFolder,

@@ -7,13 +7,13 @@ import sys
 
 import click
 
-from orchestrator.adapters.archive.deliver import Destination, parse_destination
+from orchestrator.adapters.archive.deliver_archive import Destination, parse_destination
 from orchestrator.adapters.record_log import holding
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.suite.suite_folder import read_steps, read_suite_result
 from orchestrator.adapters.suite.suite_report import ArchivePlace, SuiteReport, report_object
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import use_color
+from orchestrator.cli.options.shared import use_color
 from orchestrator.cli.output import print_json
 from orchestrator.cli.suites.begin_suite import (
     SuiteOptions,

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.adapters.catalog.catalog import read_bounded
 from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.load_request import load_request
-from orchestrator.cli.options import JobOptions
+from orchestrator.cli.options.job_options import JobOptions
 from orchestrator.cli.run_words import UNWATCHED, job_words
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.checks import NodeFinding

@@ -11,7 +11,7 @@ from typing import Any
 
 def create_scheduler(session_name: str, **parameters: object) -> Any:
     """The scheduler as TorchX calls for it; ``parameters`` are those of other schedulers."""
-    from orchestrator.cli.torchx_plugin.scheduler import OrchestrateScheduler
+    from orchestrator.cli.torchx_plugin.torchx_scheduler import OrchestrateScheduler
 
     del parameters
     return OrchestrateScheduler(session_name)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.core.costs.collectives import all_reduce_s, all_to_all_s
+from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s
 from orchestrator.core.costs.estimate import Part, Term
-from orchestrator.core.costs.expert_load import Imbalance, Routing, imbalance
+from orchestrator.core.costs.expert_imbalance import Imbalance, Routing, imbalance
 from orchestrator.core.costs.hardware import Device, Fabric
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.training_step import BF16, MICROSECOND, MILLISECOND, activity_terms

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from orchestrator.core.costs.collectives import all_reduce_s
+from orchestrator.core.costs.collective_seconds import all_reduce_s
 from orchestrator.core.costs.estimate import Part, Term
 from orchestrator.core.costs.hardware import Device, Fabric
 from orchestrator.core.costs.model_shape import ModelShape

@@ -81,7 +81,8 @@ def estimate_ratio(
         return exact
     ratio = median(b) / median(a)
     if noise is None:
-        return RatioEstimate(ratio, None, None, None, "one value against another; noise unknown")
+        words = f"{len(a)} against {len(b)}; noise unknown, fewer than {MIN_NOISE_RUNS} runs"
+        return RatioEstimate(ratio, None, None, None, words)
     return _noise_interval(ratio, len(a), len(b), noise)
 
 

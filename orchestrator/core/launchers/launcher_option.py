@@ -18,19 +18,24 @@ class Misuse:
     remedy: str = ""
 
 
+def _as_given(values: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    del environment
+    return tuple(values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LauncherOption:
     """``name``: the key that its values are remembered under. ``implies``: giving it chooses the
     launcher. ``find_misuse``: what is wrong with one value, if anything is. ``pass_on``: called
-    also when no value was given.
+    also when no value was given; the words are among the ``options`` of a :class:`LaunchSpec`.
     """
 
     flag: str
     name: str
     metavar: str
     help: str
-    find_misuse: Callable[[str], Misuse | None]
-    pass_on: PassOn
+    find_misuse: Callable[[str], Misuse | None] = lambda _: None
+    pass_on: PassOn = _as_given
     repeatable: bool = False
     implies: bool = False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from orchestrator.core.monitoring import expert_metrics as metrics
 from orchestrator.core.monitoring.catalogue import MAX_LAYERS
@@ -42,6 +43,8 @@ class LayerLoad:
 class ExpertTable:
     """Tokens by layer and expert, of one source. ``windows``: the same for parts of the time,
     oldest first; empty where there was one look only. ``of``: what is counted, experts or GPUs.
+    ``latencies``: seconds that each takes alone for its tokens of one pass, None = not measured;
+    empty where none was.
     """
 
     source: str
@@ -49,6 +52,18 @@ class ExpertTable:
     counts: tuple[tuple[float, ...], ...]
     windows: tuple[tuple[tuple[float, ...], ...], ...] = ()
     of: str = "experts"
+    latencies: tuple[tuple[float | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerLatency:
+    """Seconds that the experts of a layer take alone, those that were measured. ``slowest``: their
+    numbers, the slowest first.
+    """
+
+    p50: float
+    max: float
+    slowest: tuple[int, ...]
 
 
 def layer_load(layer: str, counts: Counts) -> LayerLoad | None:
@@ -99,6 +114,20 @@ def busiest_and_idlest(counts: Counts, shown: int = SHOWN_EXPERTS) -> tuple[list
     """The experts with the most tokens, the most first, and with the fewest, the fewest first."""
     order = sorted(range(len(counts)), key=lambda expert: (-counts[expert], expert))
     return order[:shown], order[::-1][:shown]
+
+
+def layer_latency(table: ExpertTable, layer: str) -> LayerLatency | None:
+    """None where no expert of the layer was measured."""
+    if not table.latencies:
+        return None
+    measured = enumerate(table.latencies[table.layers.index(layer)])
+    known = [(seconds, expert) for expert, seconds in measured if seconds is not None]
+    if not known:
+        return None
+    known.sort(key=lambda pair: (-pair[0], pair[1]))
+    seconds = [value for value, _ in known]
+    slowest = tuple(expert for _, expert in known[:SHOWN_EXPERTS])
+    return LayerLatency(p50=median(seconds), max=seconds[0], slowest=slowest)
 
 
 def added_up(windows: Sequence[Sequence[Counts]]) -> tuple[tuple[float, ...], ...]:

@@ -14,7 +14,6 @@ from orchestrator.core.base.outcome import has_succeeded
 from orchestrator.core.monitoring.node_figures import NodeFigure, figures_of_facts
 from orchestrator.core.run.connectivity import Classified, FabricProbed, Fault, LinksBroken
 from orchestrator.core.run.connectivity import LinksProbed as Probe
-from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     Connected,
     Divided,
@@ -29,6 +28,7 @@ from orchestrator.core.run.events import (
     RoundClosed,
 )
 from orchestrator.core.run.evidence import Stalled
+from orchestrator.core.run.kit_reports import EnergyReported
 
 NodeCounted = Connected | Probed | Launched | RankStarted | RankExited | NodeConcluded | NodeLost
 Counted = (

@@ -21,7 +21,7 @@ from orchestrator.core.model.comm_modes import (
 )
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
-from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, Rendezvous
+from orchestrator.core.model.plan import Exclusion, NodePlan, Plan, PlannedMode, Rendezvous
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Per
 from orchestrator.core.planning.placing import (
@@ -61,14 +61,36 @@ def make_plan(
     refusal = _refuse(request, nodes, excluded)
     if refusal is not None:
         return refusal
-    findings = {spec.name: findings[spec.name] for spec in nodes}
+    used = {spec.name: findings[spec.name] for spec in nodes}
+    layout = _lay_out(request, nodes, used, excluded=excluded, rendezvous=rendezvous, falls=falls)
+    return layout if isinstance(layout, Refusal) else _plan_of(layout, excluded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """Where the ranks go, how they communicate, and why this launcher starts them."""
+
+    world: PlannedWorld
+    ladder: tuple[PlannedMode, ...]
+    launcher_reason: str
+
+
+def _lay_out(
+    request: RunRequest,
+    nodes: Sequence[NodeSpec],
+    findings: Mapping[str, NodeFinding],
+    *,
+    excluded: tuple[Exclusion, ...],
+    rendezvous: Rendezvous | None,
+    falls: Sequence[Fallback],
+) -> _Layout | Refusal:
     launcher, _ = _choose_launcher(request, findings)
     refusal = _refuse_containers(nodes, findings, LAUNCHERS[launcher], excluded)
     if refusal is not None:
         return refusal
     places = place_nodes(request, nodes, findings)
-    rungs = fallback_chain(_ground(request, findings, places, launcher), falls)
-    rung = mode_in_use(rungs)
+    ladder = fallback_chain(_ground(request, findings, places, launcher), falls)
+    rung = mode_in_use(ladder)
     if rung is None:
         return _no_rung(falls, excluded)
     launcher, reason = _choose_launcher(request, findings, rung)
@@ -80,26 +102,32 @@ def make_plan(
         rung=rung,
         rendezvous=rendezvous,
     )
+    return _Layout(world=world, ladder=ladder, launcher_reason=reason)
+
+
+def _plan_of(layout: _Layout, excluded: tuple[Exclusion, ...]) -> Plan:
+    world = layout.world
+    request = world.request
     shares = plan_nodes(world, world.places)
     return Plan(
         run_id=request.run_id,
         cluster=request.cluster.name,
         workload=request.job.workload.name,
         preset=request.job.preset,
-        launcher=launcher,
-        launcher_reason=reason,
+        launcher=world.launcher,
+        launcher_reason=layout.launcher_reason,
         world_size=world.roster.size,
         nodes=shares,
         excluded=excluded,
-        ladder=rungs,
-        rung=rung.value,
+        ladder=layout.ladder,
+        rung=world.rung.value,
         meets=world.meets,
-        apart=rung in APART,
+        apart=world.rung in APART,
         proves_fabric=_proves_fabric(world),
         warnings=(*checks.finding_warnings(world.findings), *_habit_texts(world, shares)),
         budgets=request.budgets,
         code=request.code,
-        rendezvous=rendezvous,
+        rendezvous=world.rendezvous,
         assumed=world.assumed,
     )
 

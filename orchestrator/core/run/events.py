@@ -3,7 +3,7 @@
 The engine journals each one before anybody acts on it. Plain data, which
 ``core.base.codec`` turns into JSON and back. What was found out about the network
 between the nodes is in ``core.run.connectivity``, about ranks that make no progress in
-``core.run.evidence``, about energy in ``core.run.energy_reports``.
+``core.run.evidence``; what ranks report through the kit, in ``core.run.kit_reports``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from orchestrator.core.run.connectivity import (
     Reached,
     RendezvousOffered,
 )
-from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.evidence import Inspected, Stalled
+from orchestrator.core.run.kit_reports import EnergyReported, Progressed, Reported
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.sharing.rounds import Exchanged
 
@@ -249,38 +249,6 @@ class NodeConcluded:
     clean: bool
     survivors: tuple[str, ...] = ()
     why: str = ""
-
-
-@wire("Reported")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reported:
-    """A rank reported a metric through the kit.
-
-    ``position``: the byte after the record in the rank's report file, by which a repeat is known.
-    ``attempt``: the earlier one that it comes from, when it was heard of late; else None.
-    """
-
-    node: str
-    rank: int
-    name: str
-    value: float
-    unit: str
-    step: int | None
-    position: int = 0
-    attempt: int | None = None
-
-
-@wire("Progressed")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed:
-    """A rank reported progress through the kit. Not journaled: only the latest one matters."""
-
-    node: str
-    rank: int
-    done: float
-    total: float
-    unit: str
-    fields: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @wire("Collected")

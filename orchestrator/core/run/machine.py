@@ -42,10 +42,10 @@ from orchestrator.core.run.actions import (
     Sync,
 )
 from orchestrator.core.run.connectivity import Fault
-from orchestrator.core.run.energy_reports import EnergyReported
-from orchestrator.core.run.events import Event, Phase, Reported, StopKind, StopRequested
+from orchestrator.core.run.events import Event, Phase, StopKind, StopRequested
 from orchestrator.core.run.fallback import fall_of, falls_unreached, may_fall
 from orchestrator.core.run.hang import blame_rank, is_confirmed
+from orchestrator.core.run.kit_reports import EnergyReported, Reported
 from orchestrator.core.run.late_join import NOT_READY, join_ready_nodes, late_nodes, may_begin
 from orchestrator.core.run.node_state import NodeState
 from orchestrator.core.run.node_table import NodeTable

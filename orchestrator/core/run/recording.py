@@ -22,7 +22,6 @@ from orchestrator.core.run.connectivity import (
     Reached,
     RendezvousOffered,
 )
-from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     Begun,
     Cleared,
@@ -41,10 +40,8 @@ from orchestrator.core.run.events import (
     Prepared,
     Probed,
     ProcessExited,
-    Progressed,
     RankExited,
     RankStarted,
-    Reported,
     Reserved,
     Resumed,
     RoundClosed,
@@ -54,6 +51,7 @@ from orchestrator.core.run.events import (
     Synced,
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
+from orchestrator.core.run.kit_reports import EnergyReported, Progressed, Reported
 from orchestrator.core.run.node_state import Ending, NodeState
 from orchestrator.core.run.node_table import NodeTable
 from orchestrator.core.run.node_telemetry import TelemetryRead

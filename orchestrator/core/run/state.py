@@ -24,7 +24,6 @@ from orchestrator.core.run.connectivity import (
     LinksBroken,
     LinksProbed,
 )
-from orchestrator.core.run.energy_reports import EnergyReported
 from orchestrator.core.run.events import (
     DeadlinePassed,
     Divided,
@@ -37,6 +36,7 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspection, Stalled
 from orchestrator.core.run.hang import Blame
+from orchestrator.core.run.kit_reports import EnergyReported
 from orchestrator.core.run.node_state import Ending, NodeState
 from orchestrator.core.run.node_table import NodeTable
 

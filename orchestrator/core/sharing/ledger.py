@@ -49,8 +49,8 @@ class Ledger:
         self._left = array("I")
         self.extend(total)
 
-    def extend(self, count: int) -> None:
-        """Add ``count`` samples as groups of their own.
+    def extend(self, count: int) -> int:
+        """Add ``count`` samples as groups of their own; how many groups.
 
         Raises ``ValueError`` if the last group is not full: it would change.
         """
@@ -65,6 +65,7 @@ class Ledger:
         self._left.extend(array("I", [self.group]) * (self.groups - before))
         if self.total % self.group:
             self._left[-1] = self.total % self.group
+        return self.groups - before
 
     @property
     def complete(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from orchestrator.core.sharing.admission import Admission, Identity
 from orchestrator.core.sharing.leases import MAX_RETURNS, Leases, Worker
 from orchestrator.core.sharing.ledger import Acceptance, Ledger
 from orchestrator.core.sharing.sample_protocol import (
@@ -57,17 +58,6 @@ EXIT_S, NEEDLESS_S = 20.0, 2.0
 DRAIN_S = 60.0
 # After a takeover: what workers said meanwhile comes first, or it would be done again.
 CATCH_UP_S = 1.0
-IDENTITY_SHOWN = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What decides outputs beside code and samples, such as a model's weights, and which node was
-    the first to say so. It must be one and the same for all workers whose outputs count.
-    """
-
-    node: str
-    identity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +110,7 @@ class SampleMachine:
         self.unfit: dict[Worker, str] = {}
         self.warm_up_per_s: dict[Worker, float] = {}
         self._terms = terms
-        self._identity = terms.identity
-        self._fits: dict[tuple[int, str, int], bool] = {}
+        self._admission = Admission(terms.configuration, terms.identity)
         self._presences: dict[Worker, _Presence] = {}
         self._nodes = NodesSeen({}, connected=False, drained=False, halted=False)
         self._connect_by = now + terms.catch_up_s
@@ -147,9 +136,7 @@ class SampleMachine:
             case Undeliverable():
                 return tuple(self._cut_off(event))
             case SamplesIssued(count=count):
-                before = self.ledger.groups
-                self.ledger.extend(count)
-                self.leases.extend(self.ledger.groups - before)
+                self.leases.extend(self.ledger.extend(count))
                 return ()
             case IssueEnded():
                 self._more_to_come = False
@@ -200,7 +187,7 @@ class SampleMachine:
             yield from self._complain(line, record)
         elif isinstance(record, Ready):
             yield from self._take_ready(line, record, present=present)
-        elif not self._fits.get((line.attempt, *line.worker)):
+        elif not self._admission.fits(line):
             return  # it was complained about when it said what it is
         elif isinstance(record, Output):
             yield from self._take_output(line, record, present=present)
@@ -210,11 +197,11 @@ class SampleMachine:
     def _take_ready(
         self, line: RecordRead, record: Ready, *, present: bool
     ) -> Iterator[SampleAction]:
-        if self._identity is None and record.configuration == self._terms.configuration:
-            self._identity = Identity(line.worker[0], record.identity)
-            yield KeepIdentity(line.worker[0], record.identity)
-        mismatch = self._mismatch_of(record)
-        self._fits[line.attempt, *line.worker] = not mismatch
+        known = self._admission.identity
+        mismatch = self._admission.mismatch_of(line, record)
+        first = self._admission.identity
+        if first is not None and first is not known:
+            yield KeepIdentity(first.node, first.identity)
         if mismatch:
             yield from self._complain(line, f"{mismatch}: its outputs do not count")
             if present:
@@ -223,16 +210,6 @@ class SampleMachine:
             self.ready.add(line.worker)
             self.warm_up_per_s[line.worker] = record.per_s
             self.leases.join(line.worker, self._now)
-
-    def _mismatch_of(self, record: Ready) -> str:
-        """What sets a worker apart from those whose outputs count; empty if nothing does."""
-        first = self._identity
-        if record.configuration != self._terms.configuration or first is None:
-            return "it has other code, arguments or samples than this run"
-        if record.identity == first.identity:
-            return ""
-        mine, theirs = (s[:IDENTITY_SHOWN] or "none" for s in (record.identity, first.identity))
-        return f"its model or what else decides outputs is {mine}, that of {first.node} is {theirs}"
 
     def _take_output(
         self, line: RecordRead, output: Output, *, present: bool

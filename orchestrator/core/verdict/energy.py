@@ -14,8 +14,8 @@ from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.wire_names import wire
 
 if TYPE_CHECKING:  # results are read by commands that know no run
-    from orchestrator.core.run.energy_reports import EnergyReported
     from orchestrator.core.run.events import Divided
+    from orchestrator.core.run.kit_reports import EnergyReported
     from orchestrator.core.run.state import RunState
 
 SOURCE = "GPU board power (NVML), not wall power"

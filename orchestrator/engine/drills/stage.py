@@ -25,7 +25,8 @@ from orchestrator.core.drill_promises import Drill, DrillFinding, Moment, ranks_
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.run.events import Event, Progressed
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.kit_reports import Progressed
 from orchestrator.core.run.state import RunState, new_state
 from orchestrator.core.verdict.result import Result, Status
 from orchestrator.engine.support.clock import Clock, SystemClock

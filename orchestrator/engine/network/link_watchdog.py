@@ -18,7 +18,8 @@ from orchestrator.core.fabric.fabric_verdict import Link
 from orchestrator.core.fabric.probe_world import probe_addresses
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.run.connectivity import LinksBroken
-from orchestrator.core.run.events import Event, Progressed, Reported
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.engine.support.clock import Clock

@@ -9,7 +9,8 @@ from dataclasses import replace
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.push import push_snapshot
-from orchestrator.core.run.events import Cleared, Connected, Event, Probed, Reported, Synced
+from orchestrator.core.run.events import Cleared, Connected, Event, Probed, Synced
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.engine.node.log_stream import Watcher
 from orchestrator.engine.node.node_session import ABSENT, QUICK_S, NodeSession
 from orchestrator.engine.node.python_environment import prepare

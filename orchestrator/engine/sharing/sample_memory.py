@@ -7,7 +7,7 @@ import json
 
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.sharing.sample_machine import Identity
+from orchestrator.core.sharing.admission import Identity
 from orchestrator.engine.support.context import RunContext
 
 IDENTITY = "identity.json"

@@ -13,7 +13,8 @@ from orchestrator.adapters.store.merge import merge_samples, remove_merged
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.load import Scenario
 from orchestrator.core.model.request import SampleSet
-from orchestrator.core.run.events import Divided, Progressed, RankExited, Reported
+from orchestrator.core.run.events import Divided, RankExited
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.core.sharing.ledger import OutputLocation

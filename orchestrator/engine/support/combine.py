@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.adapters.catalog.bundled import bundled_packages
+from orchestrator.adapters.store.end_of_log import last_line
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.store.log_tail import last_line
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.workload import Workload
-from orchestrator.core.run.events import Event, Failed, Phase, Reported
+from orchestrator.core.run.events import Event, Failed, Phase
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.last_words import declared_failure
 from orchestrator.parsing.replies.kit_records import MAX_LINE_BYTES, parse_report

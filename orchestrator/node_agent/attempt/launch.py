@@ -37,7 +37,7 @@ from orchestrator.node_agent.base.sysfs import boot_id
 from orchestrator.node_agent.base.wire import read_field, read_seconds, read_strings
 from orchestrator.node_agent.containers.container_jobs import container_prefix, record_engine
 from orchestrator.node_agent.process.rank_shim import GRACE
-from orchestrator.node_agent.telemetry.request import check_captures, prepare_sampler
+from orchestrator.node_agent.telemetry.sampling_request import check_captures, prepare_sampler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Programs that a site installed on a node, such as Slurm's and engines of containers."""
+"""Programs that a site installed on a node, such as those of schedulers and of containers."""
 
 from __future__ import annotations
 

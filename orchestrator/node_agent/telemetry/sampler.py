@@ -16,7 +16,7 @@ import time
 from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.nvml_library import Nvml, open_library
 from orchestrator.node_agent.facts.nvml import describe_gpus
-from orchestrator.node_agent.telemetry import live
+from orchestrator.node_agent.telemetry import newest_readings
 from orchestrator.node_agent.telemetry.readings import READINGS, Reading
 
 TYPE_CHECKING = False
@@ -136,11 +136,11 @@ class Sampler:
                 t = self._began + time.monotonic() - self._zero
                 for row in rows:
                     table.add(t, index, row)
-                    if live.is_whole(kind, row):
+                    if newest_readings.is_whole(kind, row):
                         self._latest[kind][index] = row
         if self._report and began >= self._report_at:
-            self._report_at = began + live.EVERY_S
-            live.report(self._report, self._latest)
+            self._report_at = began + newest_readings.EVERY_S
+            newest_readings.report(self._report, self._latest)
         took_s = time.monotonic() - began
         self._samples += 1
         self._busy_s += took_s

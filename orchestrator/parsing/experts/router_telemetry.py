@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.core.monitoring.expert_load import ExpertTable
@@ -30,9 +31,27 @@ def parse_router_telemetry(content: bytes) -> ExpertTable:
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         raise BadExpertFile("layers: two of them have one name")
+    counts = tuple(counts for _, counts in found)
     return ExpertTable(
-        source="moe", layers=tuple(names), counts=tuple(counts for _, counts in found)
+        source="moe", layers=tuple(names), counts=counts, latencies=_parse_latencies(layers, counts)
     )
+
+
+def _parse_latencies(
+    layers: Sequence[dict[str, Any]], counts: Sequence[Sequence[float]]
+) -> tuple[tuple[float | None, ...], ...]:
+    """Empty if no layer has any: older files, and models whose experts cannot be asked alone."""
+    if not any("latency_s" in layer for layer in layers):
+        return ()
+    found = []
+    for number, (layer, experts) in enumerate(zip(layers, counts, strict=True)):
+        given, what = layer.get("latency_s"), f"layers[{number}].latency_s"
+        if not isinstance(given, list) or len(given) != len(experts):
+            raise BadExpertFile(f"{what}: expected a list with an entry for each expert")
+        measured = [value for value in given if value is not None]
+        checked = iter(checked_counts(measured, what) if measured else ())
+        found.append(tuple(None if value is None else next(checked) for value in given))
+    return tuple(found)
 
 
 def _parse_layer(layer: object, number: int) -> tuple[str, tuple[float, ...]]:

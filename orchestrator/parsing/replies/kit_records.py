@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.run.energy_reports import EnergyReported, GpuEnergy
-from orchestrator.core.run.events import Progressed, Reported
+from orchestrator.core.run.kit_reports import EnergyReported, GpuEnergy, Progressed, Reported
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 from orchestrator.parsing.replies.records import printable_text

@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.run import machine
-from orchestrator.core.run.events import (
-    Divided,
-    Event,
-    Phase,
-    ProcessExited,
-    Progressed,
-    RankExited,
-    Reported,
-)
+from orchestrator.core.run.events import Divided, Event, Phase, ProcessExited, RankExited
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.node_stage import node_stage
 from orchestrator.core.run.node_state import NodeState
 from orchestrator.core.run.state import RunState

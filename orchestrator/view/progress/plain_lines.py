@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.core.base.figures import format_number
-from orchestrator.core.run.events import Event, Phase, Progressed, Reported
+from orchestrator.core.run.events import Event, Phase
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.view.progress.board import Board, Progress

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from orchestrator.core.run.events import Event, Reported
+from orchestrator.core.run.events import Event
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
 from orchestrator.parsing.replies.display_text import LineDecoder

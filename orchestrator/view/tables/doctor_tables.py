@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.doctor.check_model import Reading, State
 from orchestrator.core.doctor.checkup import NOT_ASKED, Examination, readings_in
-from orchestrator.view.tables.tables import Table
+from orchestrator.view.tables.table_data import Table
 from orchestrator.view.terminal.text import brief_text, count_noun
 
 CELLS = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.core.base.figures import format_number
+from orchestrator.core.base.figures import format_duration, format_number
 from orchestrator.core.monitoring.expert_load import (
     ExpertTable,
     LayerLoad,
     busiest_and_idlest,
+    layer_latency,
     table_loads,
 )
 
@@ -17,23 +18,27 @@ NAMED = 4
 
 def expert_headings(table: ExpertTable) -> tuple[str, ...]:
     """``table.of``: experts, or the GPUs that they are on."""
-    return (
-        "layer",
-        table.of,
-        "tokens",
-        "gini",
-        "max/mean",
-        "variation",
-        "dead",
-        "effective",
-        "busiest",
-    )
+    load = ("layer", table.of, "tokens", "gini", "max/mean", "variation", "dead", "effective")
+    return (*load, "busiest", *(("latency p50, max",) if table.latencies else ()))
 
 
 def expert_rows(table: ExpertTable) -> list[tuple[str, ...]]:
     """Layers that got no token are left out."""
     counts = dict(zip(table.layers, table.counts, strict=True))
-    return [_cells(load, counts[load.layer]) for load in table_loads(table)]
+    return [
+        (*_cells(load, counts[load.layer]), *_latency_cells(table, load.layer))
+        for load in table_loads(table)
+    ]
+
+
+def _latency_cells(table: ExpertTable, layer: str) -> tuple[str, ...]:
+    """None at all where no layer was measured."""
+    if not table.latencies:
+        return ()
+    found = layer_latency(table, layer)
+    if found is None:
+        return ("",)
+    return (f"{format_duration(found.p50)}, {format_duration(found.max)}",)
 
 
 def _cells(load: LayerLoad, counts: Sequence[float]) -> tuple[str, ...]:

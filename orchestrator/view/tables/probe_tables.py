@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.facts import Facts, Gpu, Hca
-from orchestrator.view.tables.tables import NONE, UNKNOWN, Table, figure_text, fold_rows
+from orchestrator.view.tables.table_data import NONE, UNKNOWN, Table, figure_text, fold_rows
 from orchestrator.view.terminal.text import brief_text, format_size
 
 GIB = 1024**3

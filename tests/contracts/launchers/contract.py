@@ -76,6 +76,9 @@ class OnceEach(Launched):
         world = await begin("go", (2, 1), words=AWKWARD)
         ends = await asyncio.gather(*(a.to_end(2 * self.up_s) for a in world.attempts))
 
+        for share, end in zip(world.shares, ends, strict=True):
+            good = {f"rank-{rank}": {"exited": 0} for rank in share.ranks}
+            assert end["outcomes"] == good | ({"launcher": {"exited": 0}} if self.process else {})
         told = world.told()
         assert [told[rank]["argv"] for rank in range(3)] == [AWKWARD] * 3
         places = {0: (0, 2, 0, "n1"), 1: (1, 2, 0, "n1"), 2: (0, 1, 1, "n2")}
@@ -93,9 +96,7 @@ class OnceEach(Launched):
         meetings = {(t["env"]["MASTER_ADDR"], t["env"]["MASTER_PORT"]) for t in told.values()}
         assert len(meetings) == 1
         assert (None not in next(iter(meetings))) is self.meets
-        for attempt, share, end in zip(world.attempts, world.shares, ends, strict=True):
-            good = {f"rank-{rank}": {"exited": 0} for rank in share.ranks}
-            assert end["outcomes"] == good | ({"launcher": {"exited": 0}} if self.process else {})
+        for attempt, share in zip(world.attempts, world.shares, strict=True):
             for rank in share.ranks:
                 assert attempt.files[f"rank-{rank}.err"] == b"err %d\n" % rank
                 assert len(attempt.of("rank-started", rank=rank)) == 1

@@ -15,7 +15,8 @@ from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled, Tim
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Parameter, ParameterType
-from orchestrator.core.run.events import Event, ProcessExited, Reported
+from orchestrator.core.run.events import Event, ProcessExited
+from orchestrator.core.run.kit_reports import Reported
 from tests.core.world import World, node_spec, request
 
 outcomes = st.one_of(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.costs.collectives import all_reduce_s, all_to_all_s, ring_all_reduce_s
+from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s, ring_all_reduce_s
 from orchestrator.core.costs.estimate import SHARPNESS, Family, Part, Term, estimate, weigh
-from orchestrator.core.costs.expert_load import (
+from orchestrator.core.costs.expert_imbalance import (
     Routing,
     expected_experts,
     expert_loads,

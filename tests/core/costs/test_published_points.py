@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.costs.collectives import all_reduce_s
+from orchestrator.core.costs.collective_seconds import all_reduce_s
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import InferenceJob, roofline_s
 from orchestrator.core.costs.predict import predict_training

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.options import parse_launcher
+from orchestrator.cli.options.option_values import parse_launcher
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.model.checks import NodeFinding

@@ -23,11 +23,11 @@ from orchestrator.core.run.events import (
     Phase,
     RankExited,
     RankStarted,
-    Reported,
     StopKind,
     StopRequested,
     Swept,
 )
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.core.run.machine import action_identity, current_phase, step
 from orchestrator.core.run.state import new_state
 from orchestrator.core.verdict.result import Status, Verdict

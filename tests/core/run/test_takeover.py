@@ -23,12 +23,12 @@ from orchestrator.core.run.events import (
     Occupied,
     Phase,
     RankExited,
-    Reported,
     Resumed,
     StopKind,
     StopRequested,
     Swept,
 )
+from orchestrator.core.run.kit_reports import Reported
 from orchestrator.core.run.machine import action_identity, step
 from orchestrator.core.run.state import FIRST_EPOCH, RunState, new_state
 from orchestrator.core.verdict.result import Status

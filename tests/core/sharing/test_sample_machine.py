@@ -11,9 +11,10 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.core.sharing.admission import Identity
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.core.sharing.ledger import OutputLocation
-from orchestrator.core.sharing.sample_machine import Identity, SampleMachine, SampleTerms
+from orchestrator.core.sharing.sample_machine import SampleMachine, SampleTerms
 from orchestrator.core.sharing.sample_protocol import (
     AckMatched,
     Finish,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.model.prices import ApiPrice, ElectricityPrice, Prices
-from orchestrator.core.run.energy_reports import EnergyReported, GpuEnergy
 from orchestrator.core.run.events import Divided, Event
+from orchestrator.core.run.kit_reports import EnergyReported, GpuEnergy
 from orchestrator.core.run.machine import step
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.cost import Cost, cost_of

@@ -12,7 +12,8 @@ from orchestrator.core.fabric.fabric_verdict import Link
 from orchestrator.core.model.request import Budgets
 from orchestrator.core.run.actions import Action, Launch
 from orchestrator.core.run.connectivity import LinksBroken
-from orchestrator.core.run.events import Event, Launched, NodeConcluded, Progressed, RankStarted
+from orchestrator.core.run.events import Event, Launched, NodeConcluded, RankStarted
+from orchestrator.core.run.kit_reports import Progressed
 from orchestrator.core.run.machine import step
 from orchestrator.engine.network.link_watchdog import LinkWatchdog
 from orchestrator.parsing.replies.reach_records import TcpResult

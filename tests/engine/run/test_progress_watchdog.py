@@ -10,16 +10,9 @@ import pytest
 from orchestrator.core.base.outcome import Exited
 from orchestrator.core.model.request import Budgets
 from orchestrator.core.run.actions import Action, Inspect, Launch
-from orchestrator.core.run.events import (
-    Event,
-    Launched,
-    NodeConcluded,
-    Progressed,
-    RankExited,
-    RankStarted,
-    Reported,
-)
+from orchestrator.core.run.events import Event, Launched, NodeConcluded, RankExited, RankStarted
 from orchestrator.core.run.evidence import Inspected, Inspection, RankEvidence, Stalled
+from orchestrator.core.run.kit_reports import Progressed, Reported
 from orchestrator.core.run.machine import step
 from orchestrator.engine.progress_watchdog import STARTUP_S, ProgressWatchdog
 from tests.core.world import World, request

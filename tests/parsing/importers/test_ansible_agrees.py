@@ -28,7 +28,7 @@ from tests.parsing.importers.inventories import write_inventory
 from tests.parsing.importers.owners import Ansible, AnsibleHost, ssh_settings
 
 pytestmark = pytest.mark.processes
-COUNT = 300
+COUNT = 120
 # The way to a host follows from its variables, whatever the form: fewer are compared elsewhere.
 WAYS_OF_EVERY = {"ini": 1, "yaml": 5, "json": 5}
 COMPARED = ("hostname", "user", "port", "proxyjump")

@@ -11,7 +11,7 @@ from orchestrator.adapters.report.captures.shown import (
     table_section,
 )
 from orchestrator.core.base.figures import format_figure, format_number
-from orchestrator.core.captures.gpus import (
+from orchestrator.core.captures.gpu_summary import (
     ClockFigures,
     MemoryFigures,
     PowerFigures,

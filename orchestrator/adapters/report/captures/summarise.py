@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.adapters.report.captures.gpu_sections import show_clocks, show_memory, show_power
-from orchestrator.adapters.report.captures.load import read_node
+from orchestrator.adapters.report.captures.load_captures import read_node
 from orchestrator.adapters.report.captures.nvlink_sections import show_nvlink
 from orchestrator.adapters.report.captures.profile_sections import show_profile
 from orchestrator.adapters.report.captures.shown import Shown, text_section

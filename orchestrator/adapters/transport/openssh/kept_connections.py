@@ -32,6 +32,7 @@ from orchestrator.core.model.inventory import SshEndpoint
 from orchestrator.parsing.ssh_config.session_variables import session_variables
 
 LOGIN_S = 300.0
+UNUSED_S = 10  # how long a connection that is not kept waits for the one who made it
 
 
 class HeldConnection:
@@ -150,7 +151,9 @@ def master_command(
 ) -> tuple[str, ...]:
     """The ``ssh`` that connects and then holds the connection in the background.
 
-    ``asks``: it may ask the user for what a login needs.
+    ``asks``: it may ask the user for what a login needs. One that is not kept is ended by whoever
+    has it; it must not end by itself before that one comes, however busy the machine.
     """
-    stays = ("-M", "-N", "-f", "-S", str(socket), "-o", f"ControlPersist={max(keep_s, 1)}")
+    persists = f"ControlPersist={max(keep_s, UNUSED_S)}"
+    stays = ("-M", "-N", "-f", "-S", str(socket), "-o", persists)
     return ("ssh", *stays, *way.words(limits, asks=asks))

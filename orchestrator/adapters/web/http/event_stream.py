@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator.adapters.web.feed import Cursor, Feed, Streams
+from orchestrator.adapters.web.page_feed import Cursor, Feed, Streams
 
 ALIVE_S = 20.0  # a comment so often: a connection whose other side has gone is noticed
 RETRY_MS = 3000

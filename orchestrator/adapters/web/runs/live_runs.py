@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.adapters.web.feed import Feed
+from orchestrator.adapters.web.page_feed import Feed
 from orchestrator.adapters.web.runs.live_log import LogLine
 from orchestrator.adapters.web.runs.run_follower import RunFollower
 from orchestrator.adapters.web.runs.run_view import RunPageView

@@ -13,7 +13,7 @@ import click
 
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.load_cluster import load_cluster
-from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.options.shared import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.suggest import did_you_mean

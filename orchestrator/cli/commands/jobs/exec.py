@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.options import FiniteRange, cluster_options
+from orchestrator.cli.options.shared import FiniteRange, cluster_options
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import job_options, pick_job
+from orchestrator.cli.options.job_options import job_options, pick_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

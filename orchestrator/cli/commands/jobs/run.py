@@ -6,15 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import (
-    FiniteRange,
-    JobOptions,
-    ViewOptions,
-    job_options,
-    pick_job,
-    pick_options,
-    view_options,
-)
+from orchestrator.cli.options.job_options import JobOptions, job_options, pick_job
+from orchestrator.cli.options.shared import FiniteRange, pick_options
+from orchestrator.cli.options.view_options import ViewOptions, view_options
 
 MAX_WAIT_S = 366 * 86400
 

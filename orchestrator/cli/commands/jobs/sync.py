@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import any_cluster_options, json_option
+from orchestrator.cli.options.shared import any_cluster_options, json_option
 from orchestrator.cli.output import print_json
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.options.shared import cluster_options, json_option
 from orchestrator.cli.output import print_json, print_table
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.parsing.replies.display_text import clean_line

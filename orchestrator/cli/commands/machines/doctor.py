@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.node_queries import survey_options
-from orchestrator.cli.options import FiniteRange, cluster_options, json_option
+from orchestrator.cli.options.shared import FiniteRange, cluster_options, json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.past_looks import PastLooks

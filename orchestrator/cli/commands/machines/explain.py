@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import job_options, json_option, pick_job
+from orchestrator.cli.options.job_options import job_options, pick_job
+from orchestrator.cli.options.shared import json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.model.plan import NodePlan, Plan

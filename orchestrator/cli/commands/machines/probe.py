@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.node_queries import survey_options
-from orchestrator.cli.options import cluster_options, json_option
+from orchestrator.cli.options.shared import cluster_options, json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.model.inventory import Cluster

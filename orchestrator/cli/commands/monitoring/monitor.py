@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options.shared import json_option
 
 if TYPE_CHECKING:
     from orchestrator.core.monitoring.expert_load import ExpertTable
@@ -88,6 +88,7 @@ def experts(source: str, as_json: bool) -> None:
     from orchestrator.cli.output import print_json, print_table
     from orchestrator.core.monitoring.expert_load import (
         busiest_and_idlest,
+        layer_latency,
         table_loads,
         window_loads,
     )
@@ -101,7 +102,14 @@ def experts(source: str, as_json: bool) -> None:
     for load in table_loads(table):
         busiest, idlest = busiest_and_idlest(counts[load.layer])
         windows = [asdict(each) for each in window_loads(table, load.layer)]
-        more = {"of": table.of, "busiest": busiest, "idlest": idlest, "windows": windows}
+        latency = layer_latency(table, load.layer)
+        more = {
+            "of": table.of,
+            "busiest": busiest,
+            "idlest": idlest,
+            "windows": windows,
+            "latency_s": asdict(latency) if latency else None,
+        }
         print_json("layer", {**asdict(load), **more})
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import FiniteRange, json_option
+from orchestrator.cli.options.shared import FiniteRange, json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.nightly.schedule_store import NightlyFolder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.core.nightly.schedule import Schedule
 
 name_argument = click.argument("name", metavar="NAME")
-SHOWN_NIGHTS = 10
+SHOWN_NIGHTS, MOST_NIGHTS = 10, 1000
 
 
 @click.group()
@@ -174,7 +174,15 @@ def list_(as_json: bool) -> None:
 
 @nightly.command()
 @name_argument
-@click.option("--next", "count", type=click.IntRange(1, 100), default=SHOWN_NIGHTS)
+@click.option(
+    "--next",
+    "count",
+    metavar="N",
+    type=click.IntRange(1, MOST_NIGHTS),
+    default=SHOWN_NIGHTS,
+    show_default=True,
+    help="How many; 365 show both clock changes of a year.",
+)
 @json_option
 def show(name: str, count: int, as_json: bool) -> None:
     """Show the schedule NAME, and when its next nights are due, in its zone and here."""
@@ -313,7 +321,8 @@ def _check_request(schedule: Schedule) -> None:
     from orchestrator.cli.commands.jobs.run import run as run_command
     from orchestrator.cli.load_request import load_request
     from orchestrator.cli.nights.run_night import run_arguments
-    from orchestrator.cli.options import JobOptions, pick_options
+    from orchestrator.cli.options.job_options import JobOptions
+    from orchestrator.cli.options.shared import pick_options
 
     words = run_arguments(schedule, "nightly")[1:]
     given = run_command.make_context("run", words).params

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import FiniteRange
+from orchestrator.cli.options.shared import FiniteRange
 
 
 @click.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.commands.planning.model_fits import accuracy, advise, calibrate, cost_files
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options.shared import json_option
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import FiniteRange, json_option
+from orchestrator.cli.options.shared import FiniteRange, json_option
 from orchestrator.core.base.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def calibrate(sources: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     shown beside those of the bare roofline.
     """
     from orchestrator.adapters.costs.cost_files import write_calibration
-    from orchestrator.adapters.costs.observations import observe
+    from orchestrator.adapters.costs.measured_points import observe
     from orchestrator.cli.output import print_json
 
     files = cost_files()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options.shared import json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.history.baselines import Baseline

@@ -14,7 +14,7 @@ import click
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.run_list import find_run
-from orchestrator.cli.options import FiniteRange, any_cluster_options
+from orchestrator.cli.options.shared import FiniteRange, any_cluster_options
 from orchestrator.core.base.errors import BusyError, ExitCode, UsageError
 from orchestrator.view.terminal.text import brief_text
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import FiniteRange, color_option, json_option, use_color
+from orchestrator.cli.options.shared import FiniteRange, color_option, json_option, use_color
 
 if TYPE_CHECKING:
     from orchestrator.core.history.comparing import ComparisonRules, RunsComparison

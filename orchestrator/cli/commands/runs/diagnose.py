@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import color_option, json_option, use_color
+from orchestrator.cli.options.shared import color_option, json_option, use_color
 
 if TYPE_CHECKING:
     from orchestrator.adapters.diagnosis.log_reader import Gathering

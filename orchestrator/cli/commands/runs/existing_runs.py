@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import (
+from orchestrator.cli.options.shared import (
     FiniteRange,
-    ViewOptions,
     color_option,
     json_option,
     pick_options,
     use_color,
-    view_options,
 )
+from orchestrator.cli.options.view_options import ViewOptions, view_options
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout, RunFolder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import FiniteRange, json_option
+from orchestrator.cli.options.shared import FiniteRange, json_option
 from orchestrator.core.base.suggest import did_you_mean
 
 if TYPE_CHECKING:

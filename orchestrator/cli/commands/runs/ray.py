@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import (
+from orchestrator.cli.options.shared import (
     FiniteRange,
     any_cluster_options,
     cluster_options,

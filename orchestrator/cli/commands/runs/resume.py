@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import JobOptions, ViewOptions, pick_job, pick_options, view_options
+from orchestrator.cli.options.job_options import JobOptions, pick_job
+from orchestrator.cli.options.shared import pick_options
+from orchestrator.cli.options.view_options import ViewOptions, view_options
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout, RunFolder

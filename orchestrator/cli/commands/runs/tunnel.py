@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import json_option
+from orchestrator.cli.options.shared import json_option
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.metric_series import Point

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.cli.options import any_cluster_options, color_option, json_option
+from orchestrator.cli.options.shared import any_cluster_options, color_option, json_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

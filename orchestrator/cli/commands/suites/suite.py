@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import any_cluster_options, cluster_options, color_option, json_option
+from orchestrator.cli.options.shared import (
+    any_cluster_options,
+    cluster_options,
+    color_option,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from orchestrator.core.suite.suite_model import Suite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.costs.expert_load import expected_experts, shared_out
+from orchestrator.core.costs.expert_imbalance import expected_experts, shared_out
 from orchestrator.core.costs.study.study_model import (
     Band,
     BandCheck,

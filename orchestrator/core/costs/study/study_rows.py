@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from orchestrator.core.costs.collectives import all_to_all_s
-from orchestrator.core.costs.expert_load import Routing, imbalance, shared_out
+from orchestrator.core.costs.collective_seconds import all_to_all_s
+from orchestrator.core.costs.expert_imbalance import Routing, imbalance, shared_out
 from orchestrator.core.costs.study.study_model import (
     Mixture,
     Row,

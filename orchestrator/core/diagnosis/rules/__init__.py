@@ -17,6 +17,7 @@ from orchestrator.core.diagnosis.rules.machine import (
     cuda,
     disks_and_limits,
     ended_by_signal,
+    gpu_memory,
     operating_system,
     xid,
 )
@@ -28,7 +29,14 @@ from orchestrator.core.diagnosis.rules.network import (
     servers,
     sockets,
 )
-from orchestrator.core.diagnosis.rules.program import building, exceptions, hub, serving, training
+from orchestrator.core.diagnosis.rules.program import (
+    building,
+    exceptions,
+    hub,
+    not_found,
+    serving,
+    training,
+)
 
 DOMAINS: dict[str, tuple[Rule, ...]] = {
     "InfiniBand and RoCE": infiniband.RULES,
@@ -44,6 +52,7 @@ DOMAINS: dict[str, tuple[Rule, ...]] = {
     "Ray": ray_failures.RULES,
     "Servers of models": serving.RULES,
     "Trainers": training.RULES,
+    "GPU memory": gpu_memory.RULES,
     "CUDA": cuda.RULES,
     "Kernel (Xid)": xid.RULES,
     "Host": operating_system.RULES,
@@ -52,6 +61,7 @@ DOMAINS: dict[str, tuple[Rule, ...]] = {
     "Containers and services": containers.RULES,
     "Builds and packages": building.RULES,
     "Models and data": hub.RULES,
+    "Modules and files": not_found.RULES,
     "Program": exceptions.RULES,
 }
 RULES: tuple[Rule, ...] = tuple(rule for rules in DOMAINS.values() for rule in rules)

@@ -8,7 +8,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.workload import Workload
 from orchestrator.core.suite.suite_model import CycleError, Step, StepNeeds, Suite, ordered_steps
-from orchestrator.parsing.inputs.captures import parse_captures
+from orchestrator.parsing.inputs.capture_kinds import parse_captures
 from orchestrator.parsing.inputs.suites.suite_schema import StepEntry, SuiteFile
 from orchestrator.parsing.inputs.validation import validate_document
 from orchestrator.parsing.inputs.workloads.parameters import check_value

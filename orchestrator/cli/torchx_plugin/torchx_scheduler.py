@@ -40,6 +40,7 @@ from orchestrator.cli.torchx_plugin.translate import (
     torchrun_line,
 )
 from orchestrator.core.base.nodeset import fold_nodeset
+from orchestrator.core.launchers import LAUNCHERS
 
 BACKEND = "orchestrate"
 PROBE_S = 120.0
@@ -70,13 +71,13 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
             ("wait", int, "seconds to queue while other runs hold GPUs or machines"),
         ):
             options.add(name, type_=type_, default=None, help=help_)
+        meeting = ("auto", *(each.name for each in LAUNCHERS.values() if each.ranks_meet))
         options.add("cluster", type_=str, required=True, help="inventory: a name or a file")
         options.add(
             "launcher",
             type_=str,
             default="auto",
-            help="what starts the ranks of dist.ddp and dist.torchrun: auto, torchrun, direct, "
-            "ray, slurm",
+            help=f"what starts the ranks of dist.ddp and dist.torchrun: {', '.join(meeting)}",
         )
         options.add("exclusive", type_=bool, default=False, help="keep other runs off the machines")
         options.add(

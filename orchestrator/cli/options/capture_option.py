@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from orchestrator.cli.options.shared import Command
 
 
 def capture_option(command: Command) -> Command:
-    """Its values are read by ``parsing.inputs.captures``."""
+    """Its values are read by ``parsing.inputs.capture_kinds``."""
     return click.option(
         "--capture",
         "captures",

@@ -1,4 +1,4 @@
-"""What ranks report of energy: the GPUs of their node in a measured window, and the work done."""
+"""What ranks report through the kit: metrics, progress, and energy in measured windows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.base.wire_names import wire
+
+
+@wire("Reported")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A rank reported a metric through the kit.
+
+    ``position``: the byte after the record in the rank's report file, by which a repeat is known.
+    ``attempt``: the earlier one that it comes from, when it was heard of late; else None.
+    """
+
+    node: str
+    rank: int
+    name: str
+    value: float
+    unit: str
+    step: int | None
+    position: int = 0
+    attempt: int | None = None
+
+
+@wire("Progressed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """A rank reported progress through the kit. Not journaled: only the latest one matters."""
+
+    node: str
+    rank: int
+    done: float
+    total: float
+    unit: str
+    fields: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @wire("GpuEnergy")

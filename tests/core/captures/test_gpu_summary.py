@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.captures.gpus import (
+from orchestrator.core.captures.gpu_summary import (
     MAX_DISAGREEMENT,
     REASONS,
     clock_figures,

@@ -1,0 +1,82 @@
+"""Schedules in the real crontab, and cron itself."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.nightly.night_desk import SEOUL, Desk
+from tests.time_limits import scaled
+
+pytestmark = pytest.mark.processes
+
+OWN = "# mine\nMAILTO=\"\"\n5 4 * * sun echo 'a%b'\n\n"
+
+
+@pytest.mark.parametrize("before", [None, OWN, ""])
+def test_remove_leaves_the_crontab_byte_for_byte(cron_desk: Desk, before: str | None) -> None:
+    cron = cron_desk.cron
+    assert cron is not None
+    if before is not None:
+        cron.write(before)
+    cron_desk.add()
+
+    cron_desk.run("install", "jw3", "--cron")
+    first = cron.text()
+    cron_desk.run("install", "jw3", "--cron")
+    second = cron.text()
+    cron_desk.run("remove", "jw3")
+
+    assert first == second
+    assert first is not None
+    assert first.startswith(before or "")
+    assert sum("wake" in line for line in first.splitlines()) == 2
+    assert "CRON_TZ" not in first
+    assert cron.text() == before
+
+
+def test_two_schedules_leave_nothing_either(cron_desk: Desk) -> None:
+    cron = cron_desk.cron
+    assert cron is not None
+    cron_desk.add()
+    what = ["--cluster", str(cron_desk.cluster), "--workload", "sleep"]
+    cron_desk.run("add", "jw", *what, "--at", "2:30", "--tz", "Europe/Berlin")
+    for name in ("jw3", "jw"):
+        cron_desk.run("install", name, "--cron")
+    listed = cron_desk.run("list")
+
+    cron_desk.run("remove", "jw3")
+    left = cron.text()
+    cron_desk.run("remove", "jw")
+
+    assert listed.count("cron") == 2
+    assert left is not None
+    assert "schedule jw:" in left
+    assert "jw3" not in left
+    assert cron.text() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_cron_itself_starts_the_night(cron_desk: Desk) -> None:
+    """Debian's cron, a schedule in Seoul, a host in whatever zone: it runs at its minute."""
+    cron = cron_desk.cron
+    assert cron is not None
+    at = datetime.now(UTC) + timedelta(seconds=75)
+    cron_desk.add(at=f"{at.astimezone(SEOUL):%H:%M}")
+    cron_desk.run("install", "jw3", "--cron")
+    daemon = cron.start_daemon()
+    try:
+        deadline = time.monotonic() + 75 + 60 + scaled(60)
+        while cron_desk.kinds() != ["started", "finished"]:
+            assert time.monotonic() < deadline, cron.text()
+            time.sleep(0.5)
+    finally:
+        daemon.kill()  # with it goes its namespace, and all in it
+        daemon.wait(scaled(30))
+
+    (night,) = cron_desk.nights()
+    assert night["state"] == "done"
+    assert float(str(night["late_s"])) < 60
