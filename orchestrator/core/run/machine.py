@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.model.comm_modes import APART, CommMode
-from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
-from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.plan import Budgets, NodePlan, Plan, Rendezvous
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.actions import (
     Action,
