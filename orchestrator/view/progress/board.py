@@ -10,8 +10,7 @@ from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Divided, Event, Phase, ProcessExited, RankExited
 from orchestrator.core.run.kit_reports import Progressed, Reported
-from orchestrator.core.run.node_stage import node_stage
-from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.node_state import NodeState, node_stage
 from orchestrator.core.run.state import RunState
 from orchestrator.view.terminal.text import brief_text
 
