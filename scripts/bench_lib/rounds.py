@@ -82,16 +82,21 @@ def perform(
         taken = {case.name: _round_of(case, number, hosts_cpu_s) for case in scenario.cases}
         took_s = time.monotonic() - started
         if took_s > QUIET_S or number == repeats:
-            what = f"round {number} of {repeats}" if number else "warm-up"
-            left_s = (repeats - number) * took_s
-            left = f"; about {left_s:.0f} s for the other {repeats - number}" if left_s else ""
-            say(f"{scenario.name}: {what}, {took_s:.1f} s{left}")
+            say_round(scenario.name, number, repeats, took_s)
         if number:
             finished = {
                 case: {name: (*before, taken[case][name]) for name, before in samples.items()}
                 for case, samples in finished.items()
             }
             yield finished
+
+
+def say_round(name: str, number: int, repeats: int, took_s: float) -> None:
+    """A round is over, of which number 0 warms up, and how long the rest takes."""
+    what = f"round {number} of {repeats}" if number else "warm-up"
+    left_s = (repeats - number) * took_s
+    left = f"; about {left_s:.0f} s for the other {repeats - number}" if left_s else ""
+    say(f"{name}: {what}, {took_s:.1f} s{left}")
 
 
 def _round_of(

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from .bed import ROOT, Bed
 from .errors import BenchError
 from .measure import Command, Expected, measure
 from .report import table
-from .rounds import say
+from .rounds import say, say_round
 from .stats import rotated
 
 PROGRAM = ROOT / "scripts/bench_lib/programs/memory_run.py"
@@ -70,14 +71,16 @@ class RunCost:
 def ssh_costs(bed: Bed, sizes: Sequence[int], repeats: int) -> Iterator[SshCost]:
     """`exec` and `probe` with a new connection to each name; one round warms up."""
     for number in range(repeats + 1):
+        began = time.monotonic()
         for nodes in rotated(sizes, number):
-            for cost in _one_round(bed, nodes):
-                say(f"round {number}: {cost.command}, {nodes} nodes, {cost.cpu_s:.2f} s of CPU")
+            for cost in _commands_on(bed, nodes):
+                say(f"{cost.command}, {nodes} nodes: {cost.cpu_s:.2f} s of CPU")
                 if number:
                     yield cost
+        say_round("real connections", number, repeats, time.monotonic() - began)
 
 
-def _one_round(bed: Bed, nodes: int) -> Iterator[SshCost]:
+def _commands_on(bed: Bed, nodes: int) -> Iterator[SshCost]:
     cluster = str(_inventory(bed, nodes))
     facts = Expected(pattern=re.compile(rb'"node": "([\w-]+)", .*"facts": \{'), count=nodes)
     true = bed.orchestrate("exec", "--cluster", cluster, "--", "true")
@@ -125,11 +128,13 @@ def growth_of(found: Mapping[int, float]) -> float:
 
 def run_costs(sizes: Sequence[int], repeats: int) -> Iterator[RunCost]:
     """Whole runs, each in a process of its own; the sizes take turns."""
-    for number in range(repeats):
+    for number in range(1, repeats + 1):
+        began = time.monotonic()
         for nodes in rotated(sizes, number):
             cost = _run_models(nodes)
             say(f"{nodes} models: {cost.node_ms:.2f} ms and {cost.node_mb:.3f} MB a node")
             yield cost
+        say_round("in memory", number, repeats, time.monotonic() - began)
 
 
 def _run_models(nodes: int) -> RunCost:
