@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from types import FrameType
 
 from virtual_hosts_lib.processes import VirtualHostsError
@@ -50,6 +51,27 @@ COMMANDS = (
     load_client.COMMAND,
     model.COMMAND,
     page.COMMAND,
+from .command import FAILED, Command
+from .errors import BenchError, Stopped
+from .rounds import say
+
+MODULES = (
+    "control_plane",
+    "partition",
+    "finetune",
+    "lora",
+    "diagnose",
+    "detection",
+    "history",
+    "promises",
+    "containers",
+    "scrape",
+    "sigterm",
+    "steps",
+    "first_run",
+    "load_client",
+    "model",
+    "page",
 )
 EPILOG = """
 Reports go to standard output as Markdown, progress to standard error.  Exits with 0 when every
@@ -62,11 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for; the exit code."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, epilog=EPILOG)
     names = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
+    words = sys.argv[1:] if argv is None else argv
+    for command in _commands(words):
         added = names.add_parser(command.name, help=command.help, epilog=command.epilog + EPILOG)
         command.add_arguments(added)
         added.set_defaults(run=command.run)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(words)
     try:
         with _signals_stop():
             code: int = arguments.run(arguments)
@@ -77,6 +100,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         say("stopped; everything is cleaned up")
         return stopped.exit_code
+
+
+def _commands(words: Sequence[str]) -> list[Command]:
+    """The one that is asked for, alone: each needs packages of its own, and a machine with GPUs may
+    have none of the product's. All of them where none is named.
+    """
+    asked = [name for name in MODULES if words and name.replace("_", "-") == words[0]]
+    found = [import_module(f".commands.{name}", __package__) for name in asked or MODULES]
+    commands: list[Command] = [module.COMMAND for module in found]
+    return commands
 
 
 @contextlib.contextmanager

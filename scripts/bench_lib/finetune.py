@@ -28,21 +28,30 @@ def finetune(python: str, ranks: int, options: Sequence[str]) -> list[dict[str, 
     """Everything that was measured, in order. What a run that was cut off had told counts."""
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
         out = Path(scratch, "figures.jsonl")
-        argv = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        argv += [str(ranks), str(RANKS), "--out", str(out), *options]
-        code = _run(argv)
-        lines = out.read_text().splitlines() if out.exists() else []
-    records = [json.loads(line) for line in lines]
+        code = run_ranks(python, ranks, options, out, LIMIT_S)
+        records = read_records(out)
     if not any(record["kind"] == "side" for record in records):
         raise BenchError(f"no side was measured; the ranks ended with {code}")
     return records
 
 
-def _run(argv: Sequence[str]) -> int:
+def run_ranks(python: str, ranks: int, options: Sequence[str], out: Path, limit_s: float) -> int:
+    """The exit code of the launcher of `ranks` ranks, which write to `out` within `limit_s`."""
+    argv = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return _run([*argv, str(ranks), str(RANKS), "--out", str(out), *options], limit_s)
+
+
+def read_records(out: Path) -> list[dict[str, Any]]:
+    """What ranks have written, but for a last line that they were not given time to end."""
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _run(argv: Sequence[str], limit_s: float) -> int:
     """The launcher's exit code. One that is late is asked to end, so that it ends its ranks."""
     with subprocess.Popen(argv, stdout=sys.stderr) as launcher:
         try:
-            return launcher.wait(LIMIT_S)
+            return launcher.wait(limit_s)
         except BaseException as error:
             launcher.terminate()
             try:
@@ -64,7 +73,9 @@ def finetune_markdown(records: Sequence[Mapping[str, Any]]) -> str:
         table(("what", "value"), [(key, str(value)) for key, value in machine.items()]),
         _rates(sides, arithmetic),
         _curves(sides),
+        _bounds(records),
         *(_profile(record, arithmetic) for record in records if record["kind"] == "profile"),
+        *(f"{r['name']} failed: {r['reason']}" for r in records if r["kind"] == "failed"),
     ]
     if not any(record["kind"] == "end" for record in records):
         parts.append("The run was cut off: these are its figures up to then.")
@@ -115,6 +126,26 @@ def _rates(sides: Sequence[Mapping[str, Any]], arithmetic: Mapping[str, Any]) ->
         "peak GiB",
         "engine",
     )
+    return table(headings, rows)
+
+
+def _bounds(records: Sequence[Mapping[str, Any]]) -> str:
+    """How much of what products and attention alone allow each side reaches."""
+    rates = {r["name"]: r["tokens_per_s_per_gpu"] for r in records if r["kind"] == "side"}
+    found = [record for record in records if record["kind"] == "bound"]
+    if not found:
+        return ""
+    rows = [
+        (
+            record["name"],
+            f"{record['products_s']:.3f}",
+            f"{record['attention_s']:.3f}",
+            f"{record['tokens_per_s_per_gpu']:,.0f}",
+            f"{rates[record['name']] / record['tokens_per_s_per_gpu']:.3f}",
+        )
+        for record in found
+    ]
+    headings = ("alone, in a step of", "products, s", "attention, s", "tokens/s", "reached")
     return table(headings, rows)
 
 

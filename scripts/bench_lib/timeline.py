@@ -73,3 +73,17 @@ def covered(kernels: Iterable[Kernel]) -> float:
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
+
+
+def gaps(kernels: Iterable[Kernel], most: int = 12) -> list[tuple[float, str, str]]:
+    """The longest times in which nothing runs, longest first: microseconds, the kernel that ended
+    before, and the one that began after.
+    """
+    found: list[tuple[float, str, str]] = []
+    last: Kernel | None = None
+    for kernel in sorted(kernels, key=lambda kernel: kernel.start):
+        if last is not None and kernel.start > last.end:
+            found.append((kernel.start - last.end, last.name, kernel.name))
+        if last is None or kernel.end > last.end:
+            last = kernel
+    return sorted(found, reverse=True)[:most]

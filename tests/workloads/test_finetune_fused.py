@@ -327,7 +327,7 @@ def test_the_estimate_of_what_is_kept_is_what_is_kept(monkeypatch: pytest.Monkey
     cost = cost_of(fused.layers, 4)
     for mode in Recompute:
         with torch.no_grad():
-            _, kept = layer.forward(hidden.clone(), laid.tokens, mode)
+            _, _, kept = layer.forward(hidden.clone(), laid.tokens, mode)
         tensors = [
             kept.first.total,
             kept.gate_up,

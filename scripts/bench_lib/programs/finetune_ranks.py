@@ -1,4 +1,4 @@
-"""One rank of `scripts/bench finetune`: the usual script and ours, in one process, on one model.
+"""One rank of `scripts/bench finetune`: trainers in turn, in one process, on one model.
 
 Started by torchrun. Rank 0 writes a JSON line for each thing that is measured as soon as it is, so
 that a benchmark that is cut off has told what it found.
@@ -11,9 +11,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +22,43 @@ SCRIPTS = Path(__file__).resolve().parents[2]
 WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
+if "unsloth" in sys.argv:
+    from bench_lib.trainers.with_unsloth import prepare_import
+
+    prepare_import()
+
 import torch  # noqa: E402
-from bench_lib.models import SHAPES, qwen2  # noqa: E402
+from bench_lib.models import SHAPES, qwen2, qwen2_on_host  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
-from bench_lib.timeline import Kernel, timeline  # noqa: E402
+from bench_lib.timeline import Kernel, gaps, timeline  # noqa: E402
+from bench_lib.trainers.bound import bound_of  # noqa: E402
+from bench_lib.trainers.energy import EnergyCounter  # noqa: E402
+from bench_lib.trainers.ours import Ours  # noqa: E402
+from bench_lib.trainers.tuned import Tuned  # noqa: E402
+from bench_lib.trainers.usual import Usual  # noqa: E402
+from bench_lib.trainers.with_unsloth import Unsloth, put_folder  # noqa: E402
+from bench_lib.trainers.work import LEARNING_RATE, Side, Work, trained  # noqa: E402
 
 import orchestrate_kit as kit  # noqa: E402 - after its folder
 from finetune.base.settings import Settings  # noqa: E402
 from finetune.base.world import World, joined_world  # noqa: E402
 from finetune.data.conversations import Example  # noqa: E402
-from finetune.data.packing import Row, text_example  # noqa: E402
-from finetune.model.lora import Trainable  # noqa: E402
-from finetune.training.accounting import flop_per_token  # noqa: E402
-from finetune.training.trainer import Trainer, learning_rate_at, shares  # noqa: E402
+from finetune.data.packing import text_example  # noqa: E402
+from finetune.fused.memory import Extent, Placement  # noqa: E402
+from finetune.fused.sharded import ShardGroup, join_group, nodes_of  # noqa: E402
+from finetune.training.accounting import flop_per_token, peak_flops  # noqa: E402
 
-SIDES = ("usual", "usual, autocast", "usual, no checkpointing", "ours", "ours, fp8")
-LEARNING_RATE = 2e-4
-MICRO_BATCH = 2  # of the usual script
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What both sides do: rows of a global batch, each `length` tokens, all of them text."""
-
-    settings: Settings
-    world: World
-    rows: list[Row]
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.settings.rows_per_step(self.world.total) * self.settings.sequence_length
+SIDES = (
+    "usual",
+    "usual, autocast",
+    "usual, no checkpointing",
+    "tuned",
+    "tuned, liger's kernels",
+    "unsloth",
+    "ours",
+    "ours, fp8",
+)
+Make = Callable[[], Side]
 
 
 class Report:
@@ -67,88 +75,6 @@ class Report:
             sys.stderr.write(line)
 
 
-class Usual:
-    """The script that most people write: transformers, peft, DDP, AdamW. Weights are bf16 and
-    adapters fp32, as peft makes them; `autocast` computes the adapters' products in bf16.
-    """
-
-    def __init__(
-        self, model: Any, work: Work, *, checkpointing: bool = True, autocast: bool = False
-    ) -> None:
-        self.work, self.autocast = work, autocast
-        self.model = model
-        if checkpointing:
-            options = {"use_reentrant": False}
-            model.get_base_model().gradient_checkpointing_enable(options)
-            model.enable_input_require_grads()
-        self.parallel = model
-        if work.world.size > 1:
-            on = [work.world.device] if work.world.device.type == "cuda" else None
-            self.parallel = torch.nn.parallel.DistributedDataParallel(model, device_ids=on)
-        self.parameters = _trained(model)
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=_on_gpu(work)
-        )
-
-    def step(self, step: int) -> float:
-        work = self.work
-        size = work.settings.rows_per_step(work.world.total)
-        rows = work.rows[(step - 1) * size : step * size]
-        batches = shares(rows, work.world, MICRO_BATCH)
-        self.model.train()
-        total = torch.zeros((), device=work.world.device)
-        for batch in batches:
-            last = batch is batches[-1] or work.world.size == 1
-            with nullcontext() if last else self.parallel.no_sync():
-                total += self._backward(batch) / len(batches)
-        torch.nn.utils.clip_grad_norm_(self.parameters, work.settings.max_grad_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, work.settings)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        work.world.sum(total)
-        return float(total) / work.world.size
-
-    def _backward(self, rows: Sequence[Row]) -> torch.Tensor:
-        ids = torch.tensor([list(row[0].tokens) for row in rows]).to(self.work.world.device)
-        share = (
-            len(rows)
-            * self.work.world.size
-            / self.work.settings.rows_per_step(self.work.world.total)
-        )
-        kind = self.work.world.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast and kind == "cuda"):
-            loss = self.parallel(input_ids=ids, labels=ids, use_cache=False).loss
-        (loss * share).backward()
-        out: torch.Tensor = loss.detach()
-        return out
-
-    def close(self) -> None:
-        """Take away what was added to the model."""
-        self.parallel = None
-        self.optimiser.zero_grad(set_to_none=True)
-        base = self.model.get_base_model()
-        base.gradient_checkpointing_disable()
-
-
-class Ours:
-    """The workload's own trainer with the fused engine."""
-
-    def __init__(self, model: Any, work: Work) -> None:
-        tokenizer = type("Padding", (), {"pad_token_id": 0})
-        trainable = Trainable(
-            model=model, tokenizer=tokenizer, world=work.world, settings=work.settings
-        )
-        self.trainer = Trainer(trainable, work.rows)
-
-    def step(self, step: int) -> float:
-        return self.trainer.step(step).loss
-
-    def close(self) -> None:
-        """Nothing was added to the model."""
-        self.trainer.prefetcher.close()
-
-
 def main() -> None:
     options = _options()
     with joined_world("auto", 600) as world:
@@ -157,23 +83,39 @@ def main() -> None:
             total = torch.cuda.get_device_properties(world.device).total_memory
             torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
         work = _work(options, world)
-        model = qwen2(options.model, world.device)
         facts = _machine(world) | {"memory_limit_gib": options.memory_gib or None}
         report.post("machine", **facts, tokens_per_step=work.tokens_per_step)
-        report.post("arithmetic", **_arithmetic(model))
-        start = [p.detach().clone() for p in _trained(model)]
-        for name, make in _sides(model, work):
-            if name not in options.sides:
-                continue
-            _restore(model, start)
-            _measure(name, make, work, options, report)
+        if options.sides == ["unsloth"]:
+            make = partial(Unsloth, options.model, options.folder, options.lora_rank, work)
+            _measured("unsloth", make, work, options, report)
+        else:
+            _in_turn(work, options, report)
         report.post("end")
+
+
+def _in_turn(work: Work, options: argparse.Namespace, report: Report) -> None:
+    """All sides on one model, each from the same adapter."""
+    group = _group(work.world) if options.shared else None
+    make_model = qwen2 if group is None else qwen2_on_host
+    model = make_model(options.model, work.world.device, rank=options.lora_rank)
+    report.post("arithmetic", **_arithmetic(model, work))
+    start = [p.detach().clone() for p in trained(model)]
+    if options.folder is not None and work.world.is_main:
+        put_folder(model, start, options.lora_rank, options.folder)
+    for name, make in _sides(model, work, group):
+        if name not in options.sides:
+            continue
+        with torch.no_grad():
+            for parameter, value in zip(trained(model), start, strict=True):
+                parameter.copy_(value)
+        _measured(name, make, work, options, report)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", choices=list(SHAPES), default="tiny")
+    parser.add_argument("--lora-rank", type=int, default=64)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--length", type=int, default=4096)
@@ -182,9 +124,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recompute", default="auto")
     parser.add_argument("--memory-gib", type=float, default=0.0)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--bound", action="store_true", help="products and attention alone, too")
+    parser.add_argument("--shared", action="store_true", help="ours: frozen weights over all ranks")
+    parser.add_argument(
+        "--folder", type=Path, help="where unsloth finds what it needs of another run"
+    )
     parser.add_argument("--text", type=Path, help="train on the text of this folder's .py files")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["usual", "ours"])
-    return parser.parse_args()
+    found = parser.parse_args()
+    if "unsloth" in found.sides and (len(found.sides) > 1 or found.folder is None):
+        parser.error(
+            "unsloth patches transformers for all: alone, with the --folder of another run"
+        )
+    if found.shared and set(found.sides) - {"ours"}:
+        parser.error("--shared is of ours alone: the others hold all weights on each rank")
+    return found
 
 
 def _work(options: argparse.Namespace, world: World) -> Work:
@@ -197,8 +151,10 @@ def _work(options: argparse.Namespace, world: World) -> Work:
         micro_batch=options.micro_batch,
         global_batch=options.rows * world.size,
         sequence_length=options.length,
+        lora_rank=options.lora_rank,
         learning_rate=LEARNING_RATE,
         dtype="bf16" if world.device.type == "cuda" else "fp32",
+        shard="on" if options.shared else "off",
     )
     count = options.steps * options.rows * world.size
     if options.text is None:
@@ -212,22 +168,37 @@ def _text(words: list[int]) -> Example:
     return text_example(words[:1], words[1:])
 
 
-def _sides(model: Any, work: Work) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _group(world: World) -> ShardGroup:
+    nodes = nodes_of(world.gather(world.local_rank))
+    return join_group(Placement(Extent.ALL, "asked for"), nodes, world.rank, 600)
+
+
+def _sides(model: Any, work: Work, group: ShardGroup | None) -> Iterator[tuple[str, Make]]:
     """Ours last: it lays the model's matrices out anew."""
     yield "usual", lambda: Usual(model, work)
     yield "usual, autocast", lambda: Usual(model, work, autocast=True)
     yield "usual, no checkpointing", lambda: Usual(model, work, checkpointing=False)
-    yield "ours", lambda: Ours(model, work)
+    yield "tuned", lambda: Tuned(model, work)
+    yield "tuned, liger's kernels", lambda: Tuned(model, work, pieces=True)
+    yield "ours", lambda: Ours(model, work, group)
     fp8 = replace(work, settings=replace(work.settings, fp8=True))
     yield "ours, fp8", lambda: Ours(model, fp8)
 
 
+def _measured(
+    name: str, make: Make, work: Work, options: argparse.Namespace, report: Report
+) -> None:
+    """A side that fails, alone on its GPU, does not take the others with it."""
+    try:
+        _measure(name, make, work, options, report)
+    except (ImportError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        if work.world.size > 1:
+            raise
+        report.post("failed", name=name, reason=f"{type(error).__name__}: {error}"[:2000])
+
+
 def _measure(
-    name: str,
-    make: Callable[[], Any],
-    work: Work,
-    options: argparse.Namespace,
-    report: Report,
+    name: str, make: Make, work: Work, options: argparse.Namespace, report: Report
 ) -> None:
     """Steps with their times; the first ones warm up and compile."""
     device = work.world.device
@@ -235,51 +206,49 @@ def _measure(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     side = make()
-    engine = getattr(getattr(side, "trainer", None), "engine", None)
-    losses, seconds = [], []
+    losses, seconds, counter = [], [], None
+    joules, counted_s = None, 0.0
+    last = options.steps - (1 if options.profile else 0)
     for step in range(1, options.steps + 1):
-        profiled = options.profile and step == options.steps
-        _ready(work)
+        profiled = step > last
+        work.ready()
+        if step == options.warmup + 1:
+            counter = EnergyCounter(device)
         began = time.perf_counter()
         with _profiled(name, work, report) if profiled else nullcontext():
             losses.append(side.step(step))
-            _ready(work)
+            work.ready()
         seconds.append(time.perf_counter() - began)
-    timed = seconds[options.warmup : len(seconds) - (1 if options.profile else 0)]
-    rates = [work.tokens_per_step / took / work.world.size for took in timed]
+        if step == last and counter is not None:
+            joules, counted_s = counter.lap()
+    rates = [work.tokens_per_step / s / work.world.size for s in seconds[options.warmup : last]]
+    tokens = len(rates) * work.tokens_per_step / work.world.size
     report.post(
         "side",
         name=name,
-        engine=getattr(engine, "description", ""),
+        engine=side.description,
+        lora_rank=options.lora_rank,
         tokens_per_s_per_gpu=statistics.median(rates),
         lowest=min(rates),
         highest=max(rates),
         steps=len(rates),
+        first_s=round(sum(seconds[: options.warmup]), 1),
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        watts=joules / counted_s if joules else None,
+        tokens_per_joule=tokens / joules if joules else None,
         losses=losses,
     )
+    if options.bound and isinstance(side, Ours):
+        found = bound_of(side.trainer.engine.model, side.work)
+        report.post(
+            "bound",
+            name=name,
+            products_s=found.products_s,
+            attention_s=found.attention_s,
+            tokens_per_s_per_gpu=work.tokens_per_step / work.world.size / found.seconds,
+        )
     side.close()
     del side
-
-
-def _ready(work: Work) -> None:
-    if _on_gpu(work):
-        torch.cuda.synchronize()
-    work.world.barrier()
-
-
-def _on_gpu(work: Work) -> bool:
-    return work.world.device.type == "cuda"
-
-
-def _restore(model: Any, start: list[torch.Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(_trained(model), start, strict=True):
-            parameter.copy_(value)
-
-
-def _trained(model: Any) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @contextmanager
@@ -290,10 +259,10 @@ def _profiled(name: str, work: Work, report: Report) -> Iterator[None]:
     show gaps that a step does not have.
     """
     kinds = torch.profiler.ProfilerActivity
-    activity = kinds.CUDA if _on_gpu(work) else kinds.CPU
+    activity = kinds.CUDA if work.on_gpu else kinds.CPU
     with torch.profiler.profile(activities=[activity]) as profile:
         yield
-    kernels = _kernels(profile.events() or [], on_gpu=_on_gpu(work))
+    kernels = _kernels(profile.events() or [], on_gpu=work.on_gpu)
     found = timeline(kernels)
     totals: dict[str, list[float]] = {}
     for kernel in kernels:
@@ -308,6 +277,7 @@ def _profiled(name: str, work: Work, report: Report) -> Iterator[None]:
         exposed_s=found.exposed,
         seconds=found.by_class,
         slowest=[[round(sum(each), 4), len(each), key[:120]] for key, each in slowest],
+        gaps=[[round(us / 1e6, 4), after[:60], before[:60]] for us, after, before in gaps(kernels)],
     )
 
 
@@ -342,10 +312,13 @@ def _machine(world: World) -> dict[str, Any]:
     }
 
 
-def _arithmetic(model: Any) -> dict[str, Any]:
+def _arithmetic(model: Any, work: Work) -> dict[str, Any]:
+    device = work.world.device
+    on_gpu = device.type == "cuda"
     return {
         "flop_per_token": flop_per_token(model),
-        "product_tflops": _product_tflops() if torch.cuda.is_available() else None,
+        "product_tflops": _product_tflops() if on_gpu else None,
+        "peak_flops": peak_flops(torch.cuda.get_device_name(device)) if on_gpu else None,
     }
 
 

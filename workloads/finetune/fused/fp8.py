@@ -20,9 +20,10 @@ from torch import Tensor
 
 from .fused_projection import FusedProjection, Part
 from .head import Head
-from .reference import LowRank
+from .reference import LowRank, Rows8
 
 STEP = 16  # inner and outer dimensions must be multiples of it
+LARGEST_LATE = 128  # rank of an adapter whose share can be added in a pass that follows
 
 
 class Rounded:
@@ -30,20 +31,35 @@ class Rounded:
 
     def __init__(self, ops: ModuleType, weight: Tensor) -> None:
         self._ops = ops
-        self._rows: tuple[Tensor, Tensor] = ops.quantise_rows(weight)
-        self._columns: tuple[Tensor, Tensor] = ops.quantise_rows(weight.t().contiguous())
+        self._rows: Rows8 = ops.quantise_rows(weight)
+        self._columns: Rows8 = ops.quantise_rows(weight.t().contiguous())
+
+    def rounded(self, x: Tensor) -> Rows8:
+        """`x` [T, n] in 8 bits."""
+        rows: Rows8 = self._ops.quantise_rows(x)
+        return rows
+
+    def multiply(self, rows: Rows8, out: Tensor, bias: Tensor | None = None) -> None:
+        """`out` [T, o] = the rounded rows [T, d] times the matrix, plus `bias` [o]."""
+        _multiply(rows, self._rows, out, bias)
+
+    def multiply_back(self, rows: Rows8, out: Tensor) -> None:
+        """`out` [T, d], from the rounded rows [T, o] of a gradient."""
+        _multiply(rows, self._columns, out)
 
     def forward(self, x: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
         """`out` [T, o] = x [T, d] times the matrix, plus `bias` [o]."""
-        _multiply(self._ops.quantise_rows(x), *self._rows, out, bias)
+        self.multiply(self.rounded(x), out, bias)
 
     def input_gradient(self, grad: Tensor, out: Tensor) -> None:
         """`out` [T, d], from `grad` [T, o]."""
-        _multiply(self._ops.quantise_rows(grad), *self._columns, out)
+        self.multiply_back(self.rounded(grad), out)
 
 
 class FusedProjectionFp8(FusedProjection):
-    """As `Joined`, but x and y need no room beside them."""
+    """As its base, but x and y need no room beside them. `rows` that are not given are made."""
+
+    rounds = True
 
     def __init__(self, ops: ModuleType, parts: Sequence[Part]) -> None:
         super().__init__(parts)
@@ -55,27 +71,54 @@ class FusedProjectionFp8(FusedProjection):
         self.spare = 0
         self._rounded = Rounded(ops, weight)
 
-    def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        thin, _ = self.begin_forward(x, out)
+    def input_of(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor, out: Tensor, rows: Rows8 | None = None) -> Tensor:
+        thin = self._forward(x, out, rows)
         out.addmm_(thin, self._up.t())
         return thin
 
-    def begin_forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
-        thin = torch.mm(x, self._down.t())
-        self._rounded.forward(x, out, self.bias)
-        return thin, LowRank(thin, tuple(self._blocks(self._up)))
+    def begin_forward(
+        self, x: Tensor, out: Tensor, rows: Rows8 | None = None
+    ) -> tuple[Tensor, LowRank | None]:
+        if self.rank > LARGEST_LATE:
+            return self.forward(x, out, rows), None
+        thin = self._forward(x, out, rows)
+        return thin, self.missing(thin)
 
-    def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
+    def missing(self, h: Tensor) -> LowRank | None:
+        if self.rank > LARGEST_LATE:
+            return None
+        return LowRank(h, tuple(self._blocks(self._up)))
+
+    def _forward(self, x: Tensor, out: Tensor, rows: Rows8 | None) -> Tensor:
+        """The adapter's h; its share of `out` is missing."""
+        thin = torch.mm(x, self._down.t())
+        self._rounded.multiply(self._rounded.rounded(x) if rows is None else rows, out, self.bias)
+        return thin
+
+    def input_gradient(self, grad: Tensor, out: Tensor | None, rows: Rows8 | None = None) -> Tensor:
         if out is None:
             return torch.mm(grad, self._up)
-        thin, _ = self.begin_input_gradient(grad, out)
+        thin = self._input_gradient(grad, out, rows)
         out.addmm_(thin, self._down)
         return thin
 
-    def begin_input_gradient(self, grad: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
-        thin = torch.mm(grad, self._up)
-        self._rounded.input_gradient(grad, out)
+    def begin_input_gradient(
+        self, grad: Tensor, out: Tensor, rows: Rows8 | None = None
+    ) -> tuple[Tensor, LowRank | None]:
+        if self.rank > LARGEST_LATE:
+            return self.input_gradient(grad, out, rows), None
+        thin = self._input_gradient(grad, out, rows)
         return thin, LowRank(thin, (self._down.t(),))
+
+    def _input_gradient(self, grad: Tensor, out: Tensor, rows: Rows8 | None) -> Tensor:
+        """The adapter's g; its share of `out` is missing."""
+        thin = torch.mm(grad, self._up)
+        given = self._rounded.rounded(grad) if rows is None else rows
+        self._rounded.multiply_back(given, out)
+        return thin
 
 
 class HeadFp8(Head):
@@ -104,26 +147,20 @@ def fits(weight: Tensor) -> bool:
     return all(size % STEP == 0 for size in weight.shape)
 
 
-def _multiply(
-    rows: tuple[Tensor, Tensor],
-    columns: Tensor,
-    scales: Tensor,
-    out: Tensor,
-    bias: Tensor | None = None,
-) -> None:
-    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, both with scales, plus `bias` [n]. The multiplier
-    writes bf16; an `out` of another type gets the exact product of the rounded operands.
+def _multiply(rows: Rows8, columns: Rows8, out: Tensor, bias: Tensor | None = None) -> None:
+    """`out` [T, n] = rows [T, k] columns [n, k]ᵀ, plus `bias` [n]. The multiplier writes bf16; an
+    `out` of another type gets the exact product of the rounded operands.
     """
-    left, left_scales = rows
     if out.dtype != torch.bfloat16:
-        exact = (left.float() * left_scales[:, None]) @ (columns.float() * scales[:, None]).t()
+        left, right = (part.values.float() * part.scales[:, None] for part in (rows, columns))
+        exact = left @ right.t()
         out.copy_(exact if bias is None else exact + bias)
         return
     torch._scaled_mm(  # noqa: SLF001 - has no public name yet
-        left,
-        columns.t(),
-        scale_a=left_scales[:, None],
-        scale_b=scales[None, :],
+        rows.values,
+        columns.values.t(),
+        scale_a=rows.scales[:, None],
+        scale_b=columns.scales[None, :],
         bias=bias,
         out_dtype=out.dtype,
         use_fast_accum=True,

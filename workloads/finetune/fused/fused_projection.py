@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .reference import LowRank, Normed
+from .reference import LowRank, Normed, Rows8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,12 @@ class FusedProjection:
     """The projections `parts` of one input. Calls to `refresh` follow every change of adapters.
 
     A `storage` that is given is filled by somebody else, before each `refresh`.
+
+    Where an input or a gradient comes with `rows`, these are the same in 8 bits; only products that
+    are made of them, see `fp8`, have a use for them.
     """
+
+    rounds = False
 
     def __init__(self, parts: Sequence[Part], storage: Tensor | None = None) -> None:
         first = parts[0].weight
@@ -103,7 +108,13 @@ class FusedProjection:
         """A new buffer [T, O + R] for y, or for its gradient and g."""
         return self.storage.new_empty(tokens, self.out_width + self.spare)
 
-    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+    def input_of(self, x: Tensor) -> Tensor:
+        """`x` [T, d] with room for h beside it."""
+        out = self.room_for_input(x.shape[0])
+        out[:, : self.width] = x
+        return out
+
+    def forward(self, x: Tensor, out: Tensor, rows: Rows8 | None = None) -> Tensor:  # noqa: ARG002 - see fp8
         """`out` [T, O] = the projections of `x` [T, d + R], whose last R columns are overwritten
         with h; returns a copy of h, which is what `backward` needs of it.
         """
@@ -116,11 +127,19 @@ class FusedProjection:
             torch.addmm(self.bias, x, weight, out=out)
         return thin.clone()
 
-    def begin_forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
-        """As `forward`, for a caller that adds to `out` what is missing from it, if anything."""
-        return self.forward(x, out), None
+    def begin_forward(
+        self, x: Tensor, out: Tensor, rows: Rows8 | None = None
+    ) -> tuple[Tensor, LowRank | None]:
+        """As `forward`, for a caller that adds to `out` what is missing from it, if anything: that
+        follows from the first value, too.
+        """
+        return self.forward(x, out, rows), None
 
-    def input_gradient(self, grad: Tensor, out: Tensor | None) -> Tensor:
+    def missing(self, h: Tensor) -> LowRank | None:  # noqa: ARG002 - see fp8
+        """What `begin_forward` leaves out where it returns this `h`."""
+        return None
+
+    def input_gradient(self, grad: Tensor, out: Tensor | None, rows: Rows8 | None = None) -> Tensor:  # noqa: ARG002 - see fp8
         """`out` [T, d] = the gradient of x, from `grad` [T, O + R], whose last R columns are
         overwritten with g; returns g. With None for `out`, g alone is made.
         """
@@ -130,9 +149,11 @@ class FusedProjection:
             torch.mm(grad, self.storage[:, : self.width], out=out)
         return thin
 
-    def begin_input_gradient(self, grad: Tensor, out: Tensor) -> tuple[Tensor, LowRank | None]:
+    def begin_input_gradient(
+        self, grad: Tensor, out: Tensor, rows: Rows8 | None = None
+    ) -> tuple[Tensor, LowRank | None]:
         """As `input_gradient`, for a caller that adds to `out` what is missing from it."""
-        return self.input_gradient(grad, out), None
+        return self.input_gradient(grad, out, rows), None
 
     def add_adapter_gradients(
         self, grad: Tensor, thin: Tensor, x: Tensor | Normed, h: Tensor

@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed
+from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed, Rows8
+from .rounding_kernels import rms_norm_backward_rounded, rms_norm_rounded
 from .swiglu_kernels import swiglu, swiglu_backward
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "quantise_rows",
     "rms_norm",
     "rms_norm_backward",
+    "rms_norm_backward_rounded",
+    "rms_norm_rounded",
     "rotate",
     "swiglu",
     "swiglu_backward",
@@ -39,19 +42,26 @@ def _warps(columns: int) -> int:
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _rms_norm(
     x: tl.tensor,
+    added: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
     rstd: tl.tensor,
     x_row: tl.tensor,
+    added_row: tl.tensor,
     out_row: tl.tensor,
     width: tl.tensor,
     eps: tl.tensor,
+    past: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
     values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
+    if past:
+        beside = tl.load(added + row * added_row + at, mask=inside, other=0.0)
+        values = (values.to(tl.float32) + beside.to(tl.float32)).to(beside.dtype)
+        tl.store(x + row * x_row + at, values, mask=inside)
     wide = values.to(tl.float32)
     inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
     tl.store(rstd + row, inverse)
@@ -186,12 +196,16 @@ def _cross_entropy(
         tl.store(line + at, (share * scale).to(logits.dtype.element_ty), mask=inside)
 
 
-def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
+def rms_norm(
+    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
+) -> Normed:
     rows, width = total.shape
     rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
+    beside = total if added is None else added
     _rms_norm[(rows,)](
-        total, weight, out, rstd, total.stride(0), out.stride(0), width, eps,
-        block=triton.next_power_of_2(width), num_warps=_warps(width),
+        total, beside, weight, out, rstd,
+        total.stride(0), beside.stride(0), out.stride(0), width, eps,
+        past=added is not None, block=triton.next_power_of_2(width), num_warps=_warps(width),
     )  # fmt: skip
     return Normed(total, weight, rstd)
 
@@ -218,7 +232,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -
     )  # fmt: skip
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantise_rows(x: Tensor) -> Rows8:
     rows, width = x.shape
     out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty(rows, dtype=torch.float32, device=x.device)
@@ -227,7 +241,7 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         x, out, scales, x.stride(0), width=width, largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
         block=block, num_warps=_warps(block),
     )  # fmt: skip
-    return out, scales
+    return Rows8(out, scales)
 
 
 def cross_entropy_(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .attention import Attended, Documents, Heads, attend
 from .fused_projection import FusedProjection
-from .reference import LowRank, Normed
+from .reference import LowRank, Normed, Rows8
 
 T = TypeVar("T")
 
@@ -88,64 +88,90 @@ class Layer:
         self.norm, self.middle_norm = norms
         self.joined = joined
         self.qkv, self.o, self.gate_up, self.down = joined
+        self._rounds = self.qkv.rounds
 
     # ---- forward ---------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, tokens: Tokens, keep: Recompute | None) -> tuple[Tensor, Kept]:
-        """The layer's output [T, d] and what `backward` needs; without `keep` there is none."""
+    def forward(
+        self, x: Tensor, tokens: Tokens, keep: Recompute | None, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Kept]:
+        """The layer's output in two parts [T, d], whose sum it is, the second one kept by this
+        layer; and what `backward` needs, which without `keep` is nothing. What is `added` to the
+        input is so in place, where the first norm passes over it anyway.
+        """
         if keep is Recompute.LAYER:
-            out, kept = self._forward(x, tokens, None)
-            return out, Kept(kept.first)
-        return self._forward(x, tokens, keep)
+            out, beside, kept = self._forward(x, tokens, None, added)
+            return out, beside, Kept(kept.first)
+        return self._forward(x, tokens, keep, added)
 
-    def _forward(self, x: Tensor, tokens: Tokens, keep: Recompute | None) -> tuple[Tensor, Kept]:
-        kept, middle = self._attention(x, tokens, keep=keep is not None)
-        gate_up, missing = self._gate_up(kept, middle, complete=False)
+    def _forward(
+        self, x: Tensor, tokens: Tokens, keep: Recompute | None, added: Tensor | None
+    ) -> tuple[Tensor, Tensor, Kept]:
+        kept, middle = self._attention(x, tokens, added, keep=keep is not None)
+        gate_up, missing = self._gate_up(kept, middle, x)
         product = self.down.room_for_input(x.shape[0])
         width = self.form.ffn
         self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], missing)
         out = torch.empty_like(x)
         kept.h_down = self.down.forward(product, out)
-        out += middle
         if keep is Recompute.NONE:
             kept.gate_up = gate_up
-        return out, kept
+        return out, middle, kept
 
-    def _attention(self, x: Tensor, tokens: Tokens, *, keep: bool) -> tuple[Kept, Tensor]:
-        """What is kept up to the middle, and the middle [T, d]."""
+    def _attention(
+        self, x: Tensor, tokens: Tokens, added: Tensor | None, *, keep: bool
+    ) -> tuple[Kept, Tensor]:
+        """What is kept up to the middle, and the middle [T, d] but for x."""
         form, count = self.form, x.shape[0]
         normed = self.qkv.room_for_input(count)
-        kept = Kept(self.ops.rms_norm(x, self.norm, form.eps, normed[:, : x.shape[1]]))
+        first, rows = self._normed(x, self.norm, normed[:, : x.shape[1]], added)
+        kept = Kept(first)
         qkv = x.new_empty(count, self.qkv.out_width)
-        kept.h_qkv = self.qkv.forward(normed, qkv)
+        kept.h_qkv = self.qkv.forward(normed, qkv, rows)
         queries, keys, values = self._parts(qkv)
-        for part in (queries, keys):
-            self.ops.rotate(part, tokens.cos, tokens.sin, inverse=False, out=part)
+        both = qkv[:, : queries.shape[1] + keys.shape[1]]
+        self.ops.rotate(both, tokens.cos, tokens.sin, inverse=False, out=both)
         heads = Heads(*(part.unflatten(1, (-1, form.depth)) for part in (queries, keys, values)))
         kept.attended = attend(heads, tokens.where, form.scale, keep=keep)
-        mixed = self.o.room_for_input(count)
-        mixed[:, : self.o.width] = kept.attended.out
         middle = torch.empty_like(x)
-        kept.h_o = self.o.forward(mixed, middle)
-        middle += x
+        kept.h_o = self.o.forward(self.o.input_of(kept.attended.out), middle)
         return kept, middle
 
     def _gate_up(
-        self, kept: Kept, middle: Tensor, *, complete: bool
+        self, kept: Kept, middle: Tensor, added: Tensor | None
     ) -> tuple[Tensor, LowRank | None]:
-        """Gate and up with room beside them, [T, 2 f + R], and what is still to be added to them,
-        which is nothing if they are to be `complete`.
+        """Gate and up with room beside them, [T, 2 f + R], and what is still to be added to them.
+        What is `added` to the middle is so in place.
         """
         normed = self.gate_up.room_for_input(middle.shape[0])
         inner = normed[:, : middle.shape[1]]
-        kept.second = self.ops.rms_norm(middle, self.middle_norm, self.form.eps, inner)
+        kept.second, rows = self._normed(middle, self.middle_norm, inner, added)
         out = self.gate_up.room_for_output(middle.shape[0])
-        inner, missing = out[:, : self.gate_up.out_width], None
-        if complete:
-            kept.h_gate_up = self.gate_up.forward(normed, inner)
-        else:
-            kept.h_gate_up, missing = self.gate_up.begin_forward(normed, inner)
+        inner = out[:, : self.gate_up.out_width]
+        kept.h_gate_up, missing = self.gate_up.begin_forward(normed, inner, rows)
         return out, missing
+
+    def _normed(
+        self, total: Tensor, weight: Tensor, out: Tensor, added: Tensor | None
+    ) -> tuple[Normed, Rows8 | None]:
+        """The norm of `total`, to which something may be `added`; and `out` in 8 bits if products
+        are made of these.
+        """
+        eps = self.form.eps
+        if self._rounds:
+            both: tuple[Normed, Rows8] = self.ops.rms_norm_rounded(total, weight, eps, out, added)
+            return both
+        return self.ops.rms_norm(total, weight, eps, out, added), None
+
+    def _norm_gradient(
+        self, grad: Tensor, normed: Normed, residual: Tensor, out: Tensor
+    ) -> Rows8 | None:
+        """`out` becomes the gradient of the norm's input; the same in 8 bits, as above."""
+        if self._rounds:
+            rows: Rows8 = self.ops.rms_norm_backward_rounded(grad, normed, residual, out)
+            return rows
+        self.ops.rms_norm_backward(grad, normed, residual, out)
+        return None
 
     def _parts(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         form = self.form
@@ -159,48 +185,60 @@ class Layer:
         """A buffer [T, d + R] as `backward` takes the gradient of the layer's output in."""
         return self.down.room_for_output(tokens)
 
-    def backward(self, grad: Tensor, kept: Kept, tokens: Tokens, out: Tensor | None) -> None:
-        """Adds to the adapters' gradients. `grad` is [T, d + R], `kept` is used up, and `out`
-        [T, d] becomes the gradient of the layer's input; None where nobody needs it.
+    def backward(
+        self,
+        grad: Tensor,
+        kept: Kept,
+        tokens: Tokens,
+        out: Tensor | None,
+        rows: Rows8 | None = None,
+    ) -> Rows8 | None:
+        """Adds to the adapters' gradients. `grad` is [T, d + R], its `rows` in 8 bits may be known,
+        `kept` is used up, and `out` [T, d] becomes the gradient of the layer's input, whose rows in
+        8 bits are returned if products are made of these; None where nobody needs it.
         """
         if kept.attended is None:
-            _, kept = self._forward(kept.first.total, tokens, Recompute.NONE)
-        middle_grad = self._backward_mlp(grad, kept)
-        self._backward_attention(middle_grad, kept, tokens, out)
+            _, _, kept = self._forward(kept.first.total, tokens, Recompute.NONE, None)
+        middle_grad, rows = self._backward_mlp(grad, kept, rows)
+        return self._backward_attention(middle_grad, kept, tokens, out, rows)
 
-    def _backward_mlp(self, grad: Tensor, kept: Kept) -> Tensor:
-        """The gradient of the middle, [T, d + R]."""
+    def _backward_mlp(
+        self, grad: Tensor, kept: Kept, rows: Rows8 | None
+    ) -> tuple[Tensor, Rows8 | None]:
+        """The gradient of the middle, [T, d + R], and its rows in 8 bits."""
         second, width = _had(kept.second), self.down.out_width
         if kept.gate_up is None:
-            kept.gate_up, _ = self._gate_up(kept, second.total, complete=True)
+            kept.gate_up, _ = self._gate_up(kept, second.total, None)
         gate_up, kept.gate_up = kept.gate_up, None
+        missing = self.gate_up.missing(_had(kept.h_gate_up))
         product = grad.new_empty(grad.shape[0], self.form.ffn)
-        thin, past = self.down.begin_input_gradient(grad, product)
+        thin, past = self.down.begin_input_gradient(grad, product, rows)
         inner = gate_up[:, : 2 * self.form.ffn]
-        self.ops.swiglu_backward(product, inner, past)
+        self.ops.swiglu_backward(product, inner, past, missing)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed_grad = torch.empty_like(second.total)
         thin = self.gate_up.input_gradient(gate_up, normed_grad)
         self.gate_up.add_adapter_gradients(gate_up, thin, second, _had(kept.h_gate_up))
         out = self.o.room_for_output(grad.shape[0])
-        self.ops.rms_norm_backward(normed_grad, second, grad[:, :width], out[:, :width])
-        return out
+        rows = self._norm_gradient(normed_grad, second, grad[:, :width], out[:, :width])
+        return out, rows
 
     def _backward_attention(
-        self, grad: Tensor, kept: Kept, tokens: Tokens, out: Tensor | None
-    ) -> None:
+        self, grad: Tensor, kept: Kept, tokens: Tokens, out: Tensor | None, rows: Rows8 | None
+    ) -> Rows8 | None:
         first, attended = kept.first, _had(kept.attended)
         mixed_grad = torch.empty_like(attended.out)
-        thin = self.o.input_gradient(grad, mixed_grad)
+        thin = self.o.input_gradient(grad, mixed_grad, rows)
         self.o.add_adapter_gradients(grad, thin, attended.out, _had(kept.h_o))
         qkv_grad = self._backward_heads(mixed_grad, attended, tokens)
         kept.attended = None
         normed_grad = None if out is None else torch.empty_like(first.total)
         thin = self.qkv.input_gradient(qkv_grad, normed_grad)
         self.qkv.add_adapter_gradients(qkv_grad, thin, first, _had(kept.h_qkv))
-        if out is not None:
-            self.ops.rms_norm_backward(normed_grad, first, grad[:, : out.shape[1]], out)
+        if out is None or normed_grad is None:
+            return None
+        return self._norm_gradient(normed_grad, first, grad[:, : out.shape[1]], out)
 
     def _backward_heads(self, grad: Tensor, attended: Attended, tokens: Tokens) -> Tensor:
         """The gradient of q, k and v before they were rotated, [T, O + R]."""

@@ -23,6 +23,7 @@ from .head import Head, linear_cross_entropy
 from .layer import Form, Kept, Layer, Recompute, Tokens
 from .memory import Outline
 from .ops import operations
+from .reference import Rows8
 from .sharded import ShardGroup, Shards
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -107,9 +108,7 @@ class FusedModel:
     def loss(self, laid: Laid) -> Tensor:
         """Summed cross entropy in nats, fp32 scalar."""
         self.begin_pass(backward=False)
-        hidden = self._body.embed_tokens(laid.ids)
-        for index in range(len(self.layers)):
-            hidden, _ = self._ready(index, index + 1).forward(hidden, laid.tokens, None)
+        hidden, _ = self._forward(laid, None)
         return self._head_loss(hidden, laid, 1.0, None)
 
     @torch.no_grad()
@@ -125,26 +124,35 @@ class FusedModel:
         `finished(i)` is called when the gradients of layer i are complete, the last layer first.
         """
         self.begin_pass(backward=True)
-        hidden = self._body.embed_tokens(laid.ids)
-        kept: list[Kept] = []
-        for index in range(len(self.layers)):
-            hidden, own = self._ready(index, index + 1).forward(hidden, laid.tokens, recompute)
-            kept.append(own)
+        hidden, kept = self._forward(laid, recompute)
         last = self.layers[-1]
         grad = last.room_for_gradient(len(hidden))
         loss = self._head_loss(hidden, laid, scale, grad[:, : hidden.shape[1]])
         del hidden
+        rows: Rows8 | None = None
         for index in reversed(range(len(self.layers))):
             below = self.layers[index - 1] if index else None
             out = below.room_for_gradient(len(grad)) if below else None
             layer = self._ready(index, index - 1)
             inner = out[:, : layer.down.out_width] if out is not None else None
-            layer.backward(grad, kept.pop(), laid.tokens, inner)
+            rows = layer.backward(grad, kept.pop(), laid.tokens, inner, rows)
             if finished is not None:
                 finished(index)
             if out is not None:
                 grad = out
         return loss
+
+    def _forward(self, laid: Laid, recompute: Recompute | None) -> tuple[Tensor, list[Kept]]:
+        """The last layer's output [T, d], and what each layer keeps."""
+        hidden: Tensor = self._body.embed_tokens(laid.ids)
+        beside: Tensor | None = None  # what is still to be added to it
+        kept: list[Kept] = []
+        for index in range(len(self.layers)):
+            layer = self._ready(index, index + 1)
+            hidden, beside, own = layer.forward(hidden, laid.tokens, recompute, beside)
+            if recompute is not None:
+                kept.append(own)
+        return hidden if beside is None else hidden.add_(beside), kept
 
     @torch.no_grad()
     def accompany(self, *, backward: bool, finished: Callable[[int], None] | None = None) -> None:

@@ -8,6 +8,7 @@ room for an adapter's columns is left beside them. T is the number of tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,15 @@ class Normed:
     total: Tensor
     weight: Tensor
     rstd: Tensor
+
+
+class Rows8(NamedTuple):
+    """A matrix in 8 bits: `values` [T, n] as float8_e4m3fn, and the `scales` [T] of its rows in
+    fp32, by which they are to be multiplied.
+    """
+
+    values: Tensor
+    scales: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +50,16 @@ class LowRank:
         )
 
 
-def rms_norm(total: Tensor, weight: Tensor, eps: float, out: Tensor) -> Normed:
-    """`out` [T, d] = the norm of `total` [T, d] times `weight` [d].
+def rms_norm(
+    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
+) -> Normed:
+    """`out` [T, d] = the norm of `total` [T, d] times `weight` [d]. What is `added` [T, d] is added
+    to `total` first, in place.
 
     As in transformers: statistics in fp32, rounded to the model's type before the weight.
     """
+    if added is not None:
+        total += added
     normed = Normed(total, weight, torch.rsqrt(total.float().square().mean(-1) + eps))
     scaled = total.float() * normed.rstd[:, None]
     out.copy_(weight * scaled.to(total.dtype))
@@ -63,20 +78,24 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
 
 
 def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
-    """`out` [T, f] = silu(gate) * up, with `gate_up` [T, 2 f] holding the two side by side, once
-    what is `missing` was added to it.
+    """`out` [T, f] = silu(gate) * up, where `gate_up` [T, 2 f] and what is `missing` from it hold
+    the two side by side.
     """
     gate, up = _completed(gate_up, missing).chunk(2, dim=-1)
     out.copy_(functional.silu(gate).to(out.dtype) * up.to(out.dtype))
-    if missing is not None:
-        gate_up.copy_(torch.cat([gate, up], dim=-1))
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> None:
-    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f], to which `missing`
-    is to be added, the product again.
+def swiglu_backward(
+    grad: Tensor,
+    gate_up: Tensor,
+    missing: LowRank | None = None,
+    of_gate_up: LowRank | None = None,
+) -> None:
+    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again; what
+    is `missing` from the gradient, and what `of_gate_up` is, are to be added first. There is none
+    of them, or there are both.
     """
-    gate, up = gate_up.float().chunk(2, dim=-1)
+    gate, up = _completed(gate_up, of_gate_up).chunk(2, dim=-1)
     wide = _completed(grad, missing)
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
@@ -107,11 +126,25 @@ LARGEST_E4M3 = 448.0  # of torch.float8_e4m3fn
 SMALLEST_SCALE = 1e-12  # a row of zeros stays one
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(`x` [T, d] as float8_e4m3fn, scales [T] in fp32): each row uses the whole range."""
+def quantise_rows(x: Tensor) -> Rows8:
+    """`x` [T, d] in 8 bits: each row uses the whole range."""
     wide = x.float()
     scales = (wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE)
-    return (wide / scales[:, None]).to(torch.float8_e4m3fn), scales
+    return Rows8((wide / scales[:, None]).to(torch.float8_e4m3fn), scales)
+
+
+def rms_norm_rounded(
+    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
+) -> tuple[Normed, Rows8]:
+    """`rms_norm`, and `out` in 8 bits."""
+    normed = rms_norm(total, weight, eps, out, added)
+    return normed, quantise_rows(out)
+
+
+def rms_norm_backward_rounded(grad: Tensor, normed: Normed, residual: Tensor, out: Tensor) -> Rows8:
+    """`rms_norm_backward`, and `out` in 8 bits."""
+    rms_norm_backward(grad, normed, residual, out)
+    return quantise_rows(out)
 
 
 def cross_entropy_(

@@ -1,5 +1,6 @@
 """SwiGLU in Triton, forward and backward: by rows; or by tiles, where what an adapter adds to them
-is multiplied and added in the same pass.
+is multiplied and added in the same pass, each time that they are read: gate and up are written by
+their product alone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from torch import Tensor
 from .reference import LowRank
 
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
-TALL, WIDE = 64, 64  # of a tile that low-rank products are added to, forward
-TALL_BACK = 32  # and backward, where more is in registers
-INNER = 64  # of such a product at a time
+TALL = 16  # rows of a tile that low-rank products are added to: few, so that several are under way
+TILES = 16  # of one program, below one another: it keeps its columns' factors
+WIDE = 128  # columns of a tile
+WIDE_RANK = 64  # the largest rank with which it is so wide; half of that with others
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -61,31 +63,17 @@ def _swiglu_backward(
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _low_rank(
-    thin: tl.tensor,
+def _factor(
     factor: tl.tensor,
-    row: tl.tensor,
     at: tl.tensor,
-    rows: tl.tensor,
+    k: tl.tensor,
     width: tl.tensor,
-    thin_row: tl.tensor,
-    factor_row: tl.tensor,
-    factor_column: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
     rank: tl.constexpr,
-    inner: tl.constexpr,
-    tall: tl.constexpr,
-    wide: tl.constexpr,
 ) -> tl.tensor:
-    total = tl.zeros((tall, wide), tl.float32)
-    for start in tl.static_range(0, rank, inner):
-        k = start + tl.arange(0, inner)
-        left_inside = (row < rows)[:, None] & (k < rank)[None, :]
-        left = tl.load(thin + row[:, None] * thin_row + k[None, :], mask=left_inside, other=0.0)
-        right_inside = (k < rank)[:, None] & (at < width)[None, :]
-        place = at[None, :] * factor_row + k[:, None] * factor_column
-        right = tl.load(factor + place, mask=right_inside, other=0.0)
-        total = tl.dot(left, right, total, input_precision="ieee")
-    return total
+    inside = (k < rank)[:, None] & (at < width)[None, :]
+    return tl.load(factor + at[None, :] * row + k[:, None] * column, mask=inside, other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -106,27 +94,28 @@ def _swiglu_completed(
     inner: tl.constexpr,
     tall: tl.constexpr,
     wide: tl.constexpr,
+    tiles: tl.constexpr,
 ) -> None:
-    row = (tl.program_id(1) * tall + tl.arange(0, tall)).to(tl.int64)
     at = tl.program_id(0) * wide + tl.arange(0, wide)
-    inside = (row < rows)[:, None] & (at < width)[None, :]
-    gates = gate_up + row[:, None] * gate_up_row + at[None, :]
-    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
-    gate += _low_rank(
-        thin, of_gate, row, at, rows, width, thin_row, factor_row, factor_column,
-        rank, inner, tall, wide,
-    )  # fmt: skip
-    up += _low_rank(
-        thin + rank, of_up, row, at, rows, width, thin_row, factor_row, factor_column,
-        rank, inner, tall, wide,
-    )  # fmt: skip
+    k = tl.arange(0, inner)
+    to_gate = _factor(of_gate, at, k, width, factor_row, factor_column, rank)
+    to_up = _factor(of_up, at, k, width, factor_row, factor_column, rank)
     kind = out.dtype.element_ty
-    tl.store(gates, gate.to(kind), mask=inside)
-    tl.store(gates + width, up.to(kind), mask=inside)
-    silu = (gate * tl.sigmoid(gate)).to(kind).to(tl.float32)
-    product = (silu * up.to(kind).to(tl.float32)).to(kind)
-    tl.store(out + row[:, None] * out_row + at[None, :], product, mask=inside)
+    for tile in tl.range(0, tiles, num_stages=3):
+        row = ((tl.program_id(1) * tiles + tile) * tall + tl.arange(0, tall)).to(tl.int64)
+        inside = (row < rows)[:, None] & (at < width)[None, :]
+        thin_inside = (row < rows)[:, None] & (k < rank)[None, :]
+        left = thin + row[:, None] * thin_row + k[None, :]
+        of_gates = tl.load(left, mask=thin_inside, other=0.0)
+        of_ups = tl.load(left + rank, mask=thin_inside, other=0.0)
+        gates = gate_up + row[:, None] * gate_up_row + at[None, :]
+        gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
+        gate = tl.dot(of_gates, to_gate, gate, input_precision="ieee")
+        up = tl.dot(of_ups, to_up, up, input_precision="ieee")
+        silu = (gate * tl.sigmoid(gate)).to(kind).to(tl.float32)
+        product = (silu * up.to(kind).to(tl.float32)).to(kind)
+        tl.store(out + row[:, None] * out_row + at[None, :], product, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -134,38 +123,54 @@ def _swiglu_completed_backward(
     grad: tl.tensor,
     gate_up: tl.tensor,
     thin: tl.tensor,
-    factor: tl.tensor,
+    of_grad: tl.tensor,
+    other_thin: tl.tensor,
+    of_gate: tl.tensor,
+    of_up: tl.tensor,
     rows: tl.tensor,
     width: tl.tensor,
     grad_row: tl.tensor,
     gate_up_row: tl.tensor,
     thin_row: tl.tensor,
+    of_grad_row: tl.tensor,
+    of_grad_column: tl.tensor,
+    other_thin_row: tl.tensor,
     factor_row: tl.tensor,
     factor_column: tl.tensor,
     rank: tl.constexpr,
     inner: tl.constexpr,
     tall: tl.constexpr,
     wide: tl.constexpr,
+    tiles: tl.constexpr,
 ) -> None:
-    row = (tl.program_id(1) * tall + tl.arange(0, tall)).to(tl.int64)
     at = tl.program_id(0) * wide + tl.arange(0, wide)
-    inside = (row < rows)[:, None] & (at < width)[None, :]
-    gates = gate_up + row[:, None] * gate_up_row + at[None, :]
-    grads = grad + row[:, None] * grad_row + at[None, :]
-    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
-    whole = tl.load(grads, mask=inside, other=0.0).to(tl.float32)
-    whole += _low_rank(
-        thin, factor, row, at, rows, width, thin_row, factor_row, factor_column,
-        rank, inner, tall, wide,
-    )  # fmt: skip
-    sigmoid = tl.sigmoid(gate)
-    silu = gate * sigmoid
+    k = tl.arange(0, inner)
+    to_grad = _factor(of_grad, at, k, width, of_grad_row, of_grad_column, rank)
+    to_gate = _factor(of_gate, at, k, width, factor_row, factor_column, rank)
+    to_up = _factor(of_up, at, k, width, factor_row, factor_column, rank)
     kind = grad.dtype.element_ty
-    of = whole * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
-    tl.store(gates, of.to(kind), mask=inside)
-    tl.store(gates + width, (whole * silu).to(kind), mask=inside)
-    tl.store(grads, (silu * up).to(kind), mask=inside)
+    for tile in tl.range(0, tiles, num_stages=3):
+        row = ((tl.program_id(1) * tiles + tile) * tall + tl.arange(0, tall)).to(tl.int64)
+        inside = (row < rows)[:, None] & (at < width)[None, :]
+        thin_inside = (row < rows)[:, None] & (k < rank)[None, :]
+        left = tl.load(thin + row[:, None] * thin_row + k[None, :], mask=thin_inside, other=0.0)
+        other = other_thin + row[:, None] * other_thin_row + k[None, :]
+        of_gates = tl.load(other, mask=thin_inside, other=0.0)
+        of_ups = tl.load(other + rank, mask=thin_inside, other=0.0)
+        gates = gate_up + row[:, None] * gate_up_row + at[None, :]
+        grads = grad + row[:, None] * grad_row + at[None, :]
+        gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(gates + width, mask=inside, other=0.0).to(tl.float32)
+        whole = tl.load(grads, mask=inside, other=0.0).to(tl.float32)
+        gate = tl.dot(of_gates, to_gate, gate, input_precision="ieee")
+        up = tl.dot(of_ups, to_up, up, input_precision="ieee")
+        whole = tl.dot(left, to_grad, whole, input_precision="ieee")
+        sigmoid = tl.sigmoid(gate)
+        silu = gate * sigmoid
+        of = whole * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
+        tl.store(gates, of.to(kind), mask=inside)
+        tl.store(gates + width, (whole * silu).to(kind), mask=inside)
+        tl.store(grads, (silu * up).to(kind), mask=inside)
 
 
 def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
@@ -177,28 +182,45 @@ def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None
         )
         return
     of_gate, of_up = missing.factors
-    _swiglu_completed[_tiles(rows, width, TALL)](
+    shape = _shape(of_gate.shape[1])
+    _swiglu_completed[_tiles(rows, width, shape)](
         gate_up, out, missing.thin, of_gate, of_up, rows, width,
         gate_up.stride(0), out.stride(0), missing.thin.stride(0), *of_gate.stride(),
-        rank=of_gate.shape[1], inner=INNER, tall=TALL, wide=WIDE, num_warps=4,
+        **shape, num_warps=4,
     )  # fmt: skip
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor, missing: LowRank | None = None) -> None:
+def swiglu_backward(
+    grad: Tensor,
+    gate_up: Tensor,
+    missing: LowRank | None = None,
+    of_gate_up: LowRank | None = None,
+) -> None:
     rows, width = grad.shape
-    if missing is None:
+    if missing is None or of_gate_up is None:
+        if missing is not of_gate_up:
+            raise ValueError("something is missing of the gradient or of gate and up alone")
         grid = (rows, triton.cdiv(width, COLUMNS))
         _swiglu_backward[grid](
             grad, gate_up, grad.stride(0), gate_up.stride(0), width, block=COLUMNS, num_warps=8
         )
         return
-    (factor,) = missing.factors
-    _swiglu_completed_backward[_tiles(rows, width, TALL_BACK)](
-        grad, gate_up, missing.thin, factor, rows, width,
-        grad.stride(0), gate_up.stride(0), missing.thin.stride(0), *factor.stride(),
-        rank=factor.shape[1], inner=INNER, tall=TALL_BACK, wide=WIDE, num_warps=4,
+    (of_grad,) = missing.factors
+    of_gate, of_up = of_gate_up.factors
+    shape = _shape(of_grad.shape[1])
+    _swiglu_completed_backward[_tiles(rows, width, shape)](
+        grad, gate_up, missing.thin, of_grad, of_gate_up.thin, of_gate, of_up, rows, width,
+        grad.stride(0), gate_up.stride(0), missing.thin.stride(0), *of_grad.stride(),
+        of_gate_up.thin.stride(0), *of_gate.stride(), **shape, num_warps=4,
     )  # fmt: skip
 
 
-def _tiles(rows: int, width: int, tall: int) -> tuple[int, int]:
-    return triton.cdiv(width, WIDE), triton.cdiv(rows, tall)
+def _shape(rank: int) -> dict[str, int]:
+    """Of a program's tiles; matrices that are multiplied have 16 rows or columns at least."""
+    inner = max(16, triton.next_power_of_2(rank))
+    wide = WIDE if rank <= WIDE_RANK else WIDE // 2
+    return {"rank": rank, "inner": inner, "tall": TALL, "wide": wide, "tiles": TILES}
+
+
+def _tiles(rows: int, width: int, shape: dict[str, int]) -> tuple[int, int]:
+    return triton.cdiv(width, shape["wide"]), triton.cdiv(rows, shape["tall"] * shape["tiles"])

@@ -272,7 +272,8 @@ class Trainer:
     ) -> None:
         """This rank's part of the gradient and the loss."""
         self.buffer.zero_()
-        self.trainable.model.train()
+        if not self.trainable.model.training:  # it goes over thousands of modules
+            self.trainable.model.train()
         # Dropout is a function of seed, step and rank, so no generator state has to be kept.
         torch.manual_seed((self.settings.seed * 1_000_003 + step) * 65_537 + self.world.number)
         mine, next_ones = self._shares(batch_rows), self._shares(following)

@@ -1,0 +1,1 @@
+"""The trainers that `scripts/bench finetune` and `scripts/bench lora` compare, on one model."""
