@@ -12,45 +12,6 @@ from types import FrameType
 
 from virtual_hosts_lib.processes import VirtualHostsError
 
-from .command import FAILED
-from .commands import (
-    containers,
-    control_plane,
-    detection,
-    diagnose,
-    finetune,
-    first_run,
-    history,
-    load_client,
-    model,
-    page,
-    partition,
-    promises,
-    scale,
-    scrape,
-    sigterm,
-    steps,
-)
-from .errors import BenchError, Stopped
-from .rounds import say
-
-COMMANDS = (
-    control_plane.COMMAND,
-    partition.COMMAND,
-    finetune.COMMAND,
-    diagnose.COMMAND,
-    detection.COMMAND,
-    history.COMMAND,
-    promises.COMMAND,
-    containers.COMMAND,
-    scale.COMMAND,
-    scrape.COMMAND,
-    sigterm.COMMAND,
-    steps.COMMAND,
-    first_run.COMMAND,
-    load_client.COMMAND,
-    model.COMMAND,
-    page.COMMAND,
 from .command import FAILED, Command
 from .errors import BenchError, Stopped
 from .rounds import say
@@ -65,6 +26,7 @@ MODULES = (
     "history",
     "promises",
     "containers",
+    "scale",
     "scrape",
     "sigterm",
     "steps",
