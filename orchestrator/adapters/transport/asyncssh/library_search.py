@@ -1,47 +1,42 @@
-"""Libraries are looked for without the compilers that Python would start.
+"""asyncssh, imported without starting a compiler.
 
-asyncssh asks ``ctypes.util.find_library`` for liboqs when it is imported. What ``ldconfig`` does
-not list, that function seeks with gcc and ld, several processes for each name, although the dynamic
-linker would load nothing that only they find.
+At import it asks ``ctypes.util.find_library`` for three libraries of rare algorithms. For one that
+is not installed that function runs ldconfig, gcc and ld: some ten processes, for each of our
+commands that connects anew. The linker's own cache tells at once that there is nothing to find.
 """
 
 from __future__ import annotations
 
 import ctypes.util
+import importlib
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-LINKERS_CACHE = Path("/etc/ld.so.cache")
-Search = Callable[[str], str | None]
+CACHE = Path("/etc/ld.so.cache")
+# Libraries that these name are in no cache.
+ELSEWHERE = ("LD_LIBRARY_PATH", "LIBRARY_PATH")
 
 
-@contextmanager
-def without_compilers(cache: Path = LINKERS_CACHE) -> Iterator[None]:
-    """While it lasts, libraries that the dynamic linker does not know are not searched for."""
-    search: Search = ctypes.util.find_library
-    known = _known_libraries(cache)
+def import_asyncssh() -> None:
+    """The first import of asyncssh in this process."""
+    search = ctypes.util.find_library
 
-    def find(name: str) -> str | None:
-        return search(name) if known is None or f"lib{name}.".encode() in known else None
+    def search_if_there(name: str) -> str | None:
+        return search(name) if may_be_installed(name, os.environ) else None
 
-    ctypes.util.find_library = find
+    ctypes.util.find_library = search_if_there
     try:
-        yield
+        importlib.import_module("asyncssh")
     finally:
-        ctypes.util.find_library = search  # type: ignore[assignment]
+        ctypes.util.find_library = search
 
 
-def _known_libraries(cache: Path) -> bytes | None:
-    """Text that has the names of all libraries; None where they cannot be known that way."""
-    if not sys.platform.startswith("linux"):
-        return None
+def may_be_installed(name: str, environment: Mapping[str, str], cache: Path = CACHE) -> bool:
+    """Whether a search for the shared library ``name`` could find it."""
+    if any(environment.get(variable) for variable in ELSEWHERE):
+        return True
     try:
-        listed = cache.read_bytes()
-        folders = [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
-        own = [os.fsencode(f.name) for path in folders if path.is_dir() for f in path.iterdir()]
-    except OSError:
-        return None
-    return b"\0".join([listed, *own])
+        return f"lib{name}.so".encode() in cache.read_bytes()
+    except OSError:  # no glibc: other systems search without a compiler
+        return True
