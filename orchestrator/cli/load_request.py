@@ -36,6 +36,7 @@ from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.capture_kinds import parse_captures
 from orchestrator.parsing.inputs.container_choice import contained_cluster
+from orchestrator.parsing.inputs.node_makers import made_cluster
 from orchestrator.parsing.inputs.workloads.command_line import (
     refuse_misunderstandings,
     with_interpreter,
@@ -60,6 +61,7 @@ def load_request(
         cluster = with_interpreter(cluster, words)
     cluster = contained_cluster(cluster, job.workload, options.container, options.container_engine)
     launcher, passed = parse_launcher(options.launcher, options.launcher_options, os.environ)
+    cluster = made_cluster(launcher, cluster, passed, run_id)
     request = RunRequest(
         run_id=run_id,
         cluster=cluster,

@@ -36,6 +36,7 @@ from orchestrator.engine.support.captured import with_captures
 from orchestrator.engine.support.combine import combine_outputs
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned
+from orchestrator.engine.support.made_nodes import with_nodes
 from orchestrator.engine.support.problems import not_written
 from orchestrator.engine.support.replay import replay_journal
 
@@ -52,9 +53,13 @@ async def execute(context: RunContext) -> Result:
     Raises :class:`BusyError` when the coordinator's own disk fails, once the nodes were told to
     let the ranks end; and :class:`Abandoned` after a third interrupt, when they were not.
     """
-    fresh = new_state(context.request)
-    engine = _Engine(context, fresh, Timings(context.clock.monotonic()))
-    return await _drive(engine, [Begun()])
+
+    async def drive(ready: RunContext) -> Result:
+        fresh = new_state(ready.request)
+        engine = _Engine(ready, fresh, Timings(ready.clock.monotonic()))
+        return await _drive(engine, [Begun()])
+
+    return await with_nodes(context, drive)
 
 
 async def resume(
@@ -70,14 +75,24 @@ async def resume(
     one that was not launched yet, follows instead of the context's request; ``stop`` ends the run
     instead of going on. Raises as :func:`execute`, and ``InternalError`` for a damaged journal.
     """
-    recorded = replay_journal(context.folder, context.request)
-    recorded.timings.take_over(context.clock.wall(), context.clock.monotonic())
-    engine = _Engine(context, recorded.state, recorded.timings)
-    epoch = recorded.state.epoch + EPOCH_STEP
-    taken = Resumed(epoch=epoch, at=context.clock.wall(), again=again, request=changed)
-    # A coordinator that died before its first entry left nothing to take over.
-    begin: list[Event] = [taken] if recorded.state.begun else [Begun()]
-    return await _drive(engine, begin if stop is None else [*begin, stop])
+
+    def may_make() -> bool:
+        """Ranks that were launched live where they were, or nowhere."""
+        before = replay_journal(context.folder, context.request).state
+        launched = any(node.launched for node in before.nodes.values())
+        return stop is None and (again or not launched)
+
+    async def drive(ready: RunContext) -> Result:
+        recorded = replay_journal(ready.folder, ready.request)
+        recorded.timings.take_over(ready.clock.wall(), ready.clock.monotonic())
+        engine = _Engine(ready, recorded.state, recorded.timings)
+        epoch = recorded.state.epoch + EPOCH_STEP
+        taken = Resumed(epoch=epoch, at=ready.clock.wall(), again=again, request=changed)
+        # A coordinator that died before its first entry left nothing to take over.
+        begin: list[Event] = [taken] if recorded.state.begun else [Begun()]
+        return await _drive(engine, begin if stop is None else [*begin, stop])
+
+    return await with_nodes(context, drive, may_make=may_make)
 
 
 async def _drive(engine: _Engine, events: list[Event]) -> Result:

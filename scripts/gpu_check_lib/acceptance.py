@@ -45,14 +45,16 @@ def hosts_of(inventory: Path) -> list[Host]:
     ]
 
 
-def write_whole(inventory: Path, target: Path) -> None:
-    """The first node with the GPUs of all of them, as one host."""
+def write_whole(inventory: Path, target: Path, price_per_hour: float | None = None) -> None:
+    """The first node with the GPUs of all of them, as one host; its price in $, if it has one."""
     data = YAML(typ="safe").load(inventory.read_text())
     nodes = data["nodes"]
     indices = [index for node in nodes for index in node.get("gpus", {}).get("indices", [])]
     whole = {**nodes[0], **({"gpus": {"indices": indices}} if indices else {})}
+    priced = {} if price_per_hour is None else {"currency": "USD"}
+    whole |= {} if price_per_hour is None else {"price_per_hour": price_per_hour}
     with target.open("w") as stream:
-        YAML().dump({**data, "name": "whole", "nodes": [whole]}, stream)
+        YAML().dump({**data, **priced, "name": "whole", "nodes": [whole]}, stream)
 
 
 def reference(hosts: Sequence[Host], per_host: int, script: Path) -> dict[str, Any]:

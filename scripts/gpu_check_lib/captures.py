@@ -1,8 +1,8 @@
 """What captures say beside what is known, and what they cost, on the GPUs of this machine.
 
 Payload of NVLink beside the formula, for each collective between two quiet moments; the energy
-counter beside integrated power; a profile whose shares add up; and tokens per second of one
-fine-tune while its sampler is stopped and continued in turn: the same GPUs in the same minute.
+counter beside integrated power; a profile whose shares add up; and the steps of one fine-tune with
+and without a sampler in turn (sampling_cost.py).
 """
 
 from __future__ import annotations
@@ -11,14 +11,9 @@ import json
 import math
 import os
 import shutil
-import signal
-import statistics
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +21,16 @@ from orchestrator.core.captures.nvlink import Collectives, payload_per_gpu
 from orchestrator.parsing.captures.sampled import parse_samples
 
 from .gpus import has_gpus
-from .product_runs import processes_of_run
 from .random_models import ensure_large_model
+from .sampling_cost import Turns, cost, read_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Mapping[str, Any]]
-PAYLOAD_TOLERANCE, ENERGY_TOLERANCE, COST_LIMIT = 0.03, 0.05, 0.005
-TURN_S = 3.0  # how long the sampler is stopped, and then continued
-GUARD_S = 0.3  # steps this near to a turn belong to neither side
-WAIT_S = 90.0
+PAYLOAD_TOLERANCE, ENERGY_TOLERANCE = 0.03, 0.05
 SAMPLED = "power,clocks,memory,nvlink"
 PROFILE = "profile=2@4"
 # A step must be the GPU's work, for what the host does varies more than sampling costs.
-ON_GPUS = ("preset=qwen2-7b", "steps=200", "micro_batch=2", "accumulation=1", "eval_every=0",
+ON_GPUS = ("preset=qwen2-7b", "micro_batch=2", "accumulation=1", "eval_every=0",
            "checkpoint_every=0", "train_conversations=4000", "eval_conversations=32",
            "max_new_tokens=8")  # fmt: skip
 ON_CPUS = ("steps=60", "eval_every=0", "checkpoint_every=0", "train_conversations=200")
@@ -59,19 +51,22 @@ class Notes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """``run`` is given a name and the words of a run; ``hosts``: where nodes have their homes;
-    ``home``: where runs come home; ``cluster``: the options that name all GPUs as one node.
+    """``run`` is given a name and the words of a run; ``home``: where runs come home; ``cluster``:
+    the options that name all GPUs as one node.
     """
 
     run: Run
     home: Path
-    hosts: Path
     cluster: Sequence[str]
     notes: Notes
 
     def run_all(self) -> None:
         """What fails in one part keeps no other from its turn."""
-        parts = {"collectives": self.check_collectives, "fine-tune": self.check_finetune}
+        parts = {
+            "collectives": self.check_collectives,
+            "fine-tune": self.check_finetune,
+            "cost": self.check_cost,
+        }
         for name, part in parts.items():
             try:
                 part()
@@ -94,25 +89,36 @@ class Checks:
         self.notes.add("energy counter beside integral", {"apart": apart, "verdict": good})
 
     def check_finetune(self) -> None:
-        """A profile that adds up, and what sampling costs."""
-        settings: Sequence[str] = ON_CPUS
-        if has_gpus():
-            model = ensure_large_model(self.notes.out.parent / "large-model")
-            settings = (*ON_GPUS, f"model={model}")
-        run_id = f"gpu-check-captures-{os.getpid()}"
-        words = [*self.cluster, "-W", "finetune", "--run-id", run_id, "--budget", "run=220"]
-        words += [f"--set={setting}" for setting in settings]
-        turns = Turns(run_id, self.hosts)
-        turns.start()
-        try:
-            result = self.run("captures-finetune", *words, "--capture", f"{SAMPLED},{PROFILE}")
-        finally:
-            turns.end()
-        folder = self.home / "runs" / run_id
-        _keep_summaries(folder, self.notes.out, "finetune")
+        """A profile that adds up, and the sampled captures of the same run."""
+        words = self._finetune("captures", "steps=40")
+        result = self.run("captures-finetune", *words, "--capture", f"{SAMPLED},{PROFILE}")
+        _keep_summaries(self._folder("captures"), self.notes.out, "finetune")
         self.notes.add("captures of the fine-tune", result["captures"])
         self.notes.add("profile", _profile_verdict(result))
-        self.notes.add("cost of sampling", cost(list(_steps(folder)), turns.changes))
+
+    def check_cost(self) -> None:
+        """What sampling costs a fine-tune that captures nothing by itself."""
+        words = self._finetune("cost", "steps=240")
+        folder = self._folder("cost")
+        turns = Turns(folder, self.notes.out / "sampler")
+        turns.start()
+        try:
+            result = self.run("captures-cost", *words)
+        finally:
+            turns.end()
+        self.notes.add("cost of sampling", cost(list(read_steps(folder)), turns.changes))
+        self.notes.add("predictions of the fine-tune", result["predictions"])
+
+    def _folder(self, name: str) -> Path:
+        return self.home / "runs" / f"gpu-check-{name}-{os.getpid()}"
+
+    def _finetune(self, name: str, *settings: str) -> list[str]:
+        chosen: Sequence[str] = ON_CPUS
+        if has_gpus():
+            model = ensure_large_model(self.notes.out.parent / "large-model")
+            chosen = (*ON_GPUS, *settings, f"model={model}")
+        words = [*self.cluster, "-W", "finetune", "--run-id", self._folder(name).name]
+        return [*words, "--budget", "run=220", *(f"--set={setting}" for setting in chosen)]
 
 
 def _ratios(node: Path) -> Iterator[dict[str, Any]]:
@@ -151,126 +157,6 @@ def _figures(result: Mapping[str, Any], kind: str) -> dict[str, float]:
     found = {capture["kind"]: capture["figures"] for capture in result["captures"]}
     figures: dict[str, float] = found[kind]
     return figures
-
-
-class Turns(threading.Thread):
-    """Stops and continues the run's sampler in turn, once its profile is over.
-
-    ``changes``: when, by the wall clock, and whether it samples from then on.
-    """
-
-    def __init__(self, run_id: str, hosts: Path) -> None:
-        super().__init__(daemon=True)
-        self._run_id = run_id
-        self._hosts = hosts
-        self._over = threading.Event()
-        self.changes: list[tuple[float, bool]] = []
-
-    def end(self) -> None:
-        self._over.set()
-        self.join(2 * TURN_S)
-
-    def run(self) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not self._profile_is_over() and not self._over.wait(0.5):
-            if time.monotonic() > deadline:
-                return
-        samplers = list(_samplers(self._run_id))
-        samples = True
-        while samplers and not self._over.is_set():
-            samples = not samples
-            if not _signal(samplers, signal.SIGCONT if samples else signal.SIGSTOP):
-                return
-            self.changes.append((time.time(), samples))
-            self._over.wait(TURN_S)
-        _signal(samplers, signal.SIGCONT)
-
-    def _profile_is_over(self) -> bool:
-        pattern = f"**/runs/{self._run_id}/*/attempt-1/output/captures/profile/rank-*.json"
-        for path in self._hosts.glob(pattern):
-            try:
-                return bool(json.loads(path.read_text()).get("reason") == "")
-            except (OSError, ValueError):
-                return False
-        return False
-
-
-def _samplers(run_id: str) -> Iterator[int]:
-    for process in processes_of_run(run_id):
-        if any(b"telemetry.sampler" in word for word in process.words):
-            yield process.pid
-
-
-def _signal(pids: Sequence[int], number: int) -> bool:
-    """Whether all of them are still there."""
-    try:
-        for pid in pids:
-            os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _steps(folder: Path) -> Iterator[tuple[float, float, float]]:
-    """(when it ended, seconds, tokens) of each step, by the series and the curve of the run."""
-    ended = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        point = json.loads(line)
-        if point.get("name") == "train_loss":
-            ended[point["step"]] = point["t"]
-    for path in sorted(folder.glob("artifacts/*/loss.jsonl"))[:1]:
-        for line in path.read_text().splitlines():
-            step = json.loads(line)
-            if step["step"] in ended:
-                yield ended[step["step"]], step["seconds"], step["tokens"]
-
-
-def cost(
-    steps: Sequence[tuple[float, float, float]], changes: Sequence[tuple[float, bool]]
-) -> dict[str, Any]:
-    """Tokens per second with the sampler over those without it, turn by turn."""
-    rates = list(_rates(steps, changes))
-    pairs = [
-        (one if samples else other, other if samples else one)
-        for (samples, one), (_, other) in pairwise(rates)
-    ]
-    losses = [1 - on / off for on, off in pairs]
-    if len(losses) < 2:
-        return {"turns": len(rates), "verdict": None, "reason": "too few turns to say"}
-    mean = statistics.mean(losses)
-    error = statistics.stdev(losses) / len(losses) ** 0.5
-    on = [rate for samples, rate in rates if samples]
-    off = [rate for samples, rate in rates if not samples]
-    return {
-        "turns": len(rates),
-        "tokens_per_s_on": statistics.mean(on),
-        "tokens_per_s_off": statistics.mean(off),
-        "loss_mean": mean,
-        "loss_standard_error": error,
-        "loss_median": statistics.median(losses),
-        "verdict": _verdict(mean, error),
-    }
-
-
-def _verdict(loss: float, error: float) -> bool | None:
-    """None: the spread of the turns leaves it open."""
-    if loss + 2 * error <= COST_LIMIT:
-        return True
-    return False if loss - 2 * error > COST_LIMIT else None
-
-
-def _rates(
-    steps: Sequence[tuple[float, float, float]], changes: Sequence[tuple[float, bool]]
-) -> Iterator[tuple[bool, float]]:
-    """(whether it sampled, tokens per second) of each turn that has whole steps."""
-    for (began, samples), (ended, _) in pairwise(changes):
-        inside = [
-            (seconds, tokens)
-            for t, seconds, tokens in steps
-            if t - seconds >= began + GUARD_S and t <= ended - GUARD_S
-        ]
-        if inside:
-            yield samples, sum(tokens for _, tokens in inside) / sum(s for s, _ in inside)
 
 
 def _keep_summaries(folder: Path, out: Path, name: str) -> None:

@@ -59,8 +59,20 @@ def orchestrate(
     assert isinstance(metrics, dict)
     for key, metric in metrics.items():
         print(f"   {key} = {metric['value']} {metric['unit']} {metric['verdict']}")
+    show_predictions(result)
     print(done.stderr[-1500:] if done.returncode else "", flush=True)
     return result
+
+
+def show_predictions(result: dict[str, object]) -> None:
+    """Predicted beside measured."""
+    predictions = result["predictions"]
+    assert isinstance(predictions, list)
+    for each in predictions:
+        bounds = f"{each['low']:.6g} to {each['high']:.6g}"
+        error = "-" if each["error"] is None else f"{100 * each['error']:+.1f} %"
+        print(f"   predicted {each['name']} {each['predicted']:.6g} ({bounds}), {error}, "
+              f"measured {each['measured']}, inside {each['inside']}")  # fmt: skip
 
 
 def show_sweeps(lines: str) -> None:

@@ -1,12 +1,15 @@
-"""Load tests and power baselines of the built-in engine through the product, on one GPU.
+"""Load tests, MLPerf-style tests and power baselines of the built-in engine through the product, on
+one GPU.
 
-A model of Qwen2-7B's shape with random weights is served, so nothing is downloaded. Each run has a
-time limit of its own, and its figures are written before the next one begins.
+Models of known shapes with random weights are served, so nothing is downloaded. Each run has a time
+limit of its own, and its figures, beside those that were predicted, are written before the next one
+begins.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,21 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_lib.models import SHAPES
-
 BUDGET_S = 150.0
-END_OF_TEXT = "<|endoftext|>"  # where it is missing, Qwen2's tokenizer adds one
-CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
-SMALL = {
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-ENGINE = "engine_arguments=--random-weights --slots {slots} --context 512"
+PEER = "GPU_CHECK_AIPERF"  # where AIPerf is; without it nothing is cross-checked
 
 # Runs the verb `run` of the product with these words, as scripts/gpu_check does; its result object.
 Orchestrate = Callable[..., dict[str, object]]
@@ -47,79 +37,96 @@ class LoadRun:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadScale:
     """What is served, and how much is asked of it. ``rate`` is in requests/s, within what the
-    engine can do.
+    engine can do; ``mlperf`` and ``short`` are settings of that workload, without LoadGen and with.
     """
 
-    shape: Mapping[str, Any]
+    shape: str
     gpus: bool
-    slots: int
     rate: float
     prompt_words: int
     output_tokens: int
     duration_s: float
     processes: int
     power: tuple[str, ...]
+    mlperf: tuple[str, ...]
+    short: tuple[str, ...]
 
 
 ON_GPU = LoadScale(
-    shape=SHAPES["qwen2-7b"],
+    shape="qwen2-7b",
     gpus=True,
-    slots=256,
     rate=40.0,
-    prompt_words=24,  # of four letters and a blank, and a token each
+    prompt_words=64,  # two tokens each
     output_tokens=128,
     duration_s=15.0,
     processes=4,
     power=("shape=qwen2-7b", "precisions=bf16", "batches=1,16,128", "prompt_tokens=128",
            "new_tokens=128", "seconds=4", "gpu_hour_price=3"),
+    mlperf=("shape=qwen2-7b", "dtype=bf16", "ignore_eos=true", "samples=1024", "batch=128",
+            "prompt_words=190", "max_new_tokens=128", "context=512"),
+    short=("preset=short", "shape=llama-3.1-8b", "dtype=bf16", "ignore_eos=true", "samples=512",
+           "batch=64", "prompt_words=190", "max_new_tokens=128", "context=512"),
 )  # fmt: skip
 ON_CPU = LoadScale(
-    shape=SMALL,
+    shape="tiny",
     gpus=False,
-    slots=4,
     rate=5.0,
     prompt_words=4,
     output_tokens=8,
     duration_s=12.0,
     processes=1,
     power=("batches=1,4", "seconds=0.2"),
+    mlperf=("samples=16",),
+    short=("preset=short", "samples=64"),
 )
 
 
-def planned_runs(scale: LoadScale, model: Path) -> tuple[LoadRun, ...]:
-    """Within capacity; far beyond it, which ends as soon as it is found; rows of `power`."""
+def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
+    """``loadtest``: within capacity; far beyond it, which ends as soon as it is found; rows of
+    `power`. ``mlperf``: without LoadGen, then by its rules. ``cross_check``: AIPerf's figures
+    beside ours, of the same load in one run.
+    """
+    most_s = 120.0 if not scale.gpus else 60.0
     served = (
-        f"model={model}",
-        ENGINE.format(slots=scale.slots),
+        f"shape={scale.shape}",
         f"prompt_words={scale.prompt_words}",
         f"output_tokens={scale.output_tokens}",
         f"processes={scale.processes}",
     )
-    most_s = 120.0 if not scale.gpus else 60.0
-    within = (*served, f"rate={scale.rate}", f"duration={scale.duration_s}")
-    beyond = (*served, f"rate={16 * scale.rate}", "duration=20", "warmup=64")
-    return (
-        LoadRun(name="within", workload="loadtest", settings=within, most_s=most_s),
-        LoadRun(name="beyond", workload="loadtest", settings=beyond, most_s=most_s),
-        LoadRun(name="power", workload="power", settings=scale.power, most_s=most_s),
-    )
+
+    def load(name: str, *settings: str) -> LoadRun:
+        return LoadRun(name=name, workload="loadtest", settings=(*served, *settings), most_s=most_s)
+
+    def other(name: str, workload: str, settings: tuple[str, ...]) -> LoadRun:
+        return LoadRun(name=name, workload=workload, settings=settings, most_s=most_s)
+
+    within = (f"rate={scale.rate}", f"duration={scale.duration_s}")
+    beyond = (f"rate={16 * scale.rate}", "duration=20", "warmup=64")
+    peer = ("cross_check=aiperf", f"cross_check_program={os.environ.get(PEER, 'aiperf')}")
+    steady = ("arrival=constant", f"rate={scale.rate / 4}", f"duration={scale.duration_s}")
+    return {
+        "loadtest": (load("within", *within), load("beyond", *beyond),
+                     other("power", "power", scale.power)),
+        "mlperf": (other("mlperf", "mlperf", scale.mlperf),
+                   other("mlperf-short", "mlperf", scale.short)),
+        "cross_check": (load("cross-check", *steady, *peer),),
+    }[subject]  # fmt: skip
 
 
-def measure_serving(scale: LoadScale, out: Path, orchestrate: Orchestrate) -> None:
-    """All runs that the time allows; `serving_load.json` in ``out`` has what each came to."""
+def measure_serving(scale: LoadScale, subject: str, out: Path, orchestrate: Orchestrate) -> None:
+    """All runs that the time allows; `SUBJECT.json` in ``out`` has what each came to."""
     began = time.monotonic()
-    model, inventory = out.parent / "serving-model", out / "one-gpu.yaml"
-    make_model_files(model, scale.shape)
+    inventory = out / "one-gpu.yaml"
     inventory.write_text(json.dumps(inventory_of(scale.gpus)))
     found: dict[str, Any] = {}
-    for run in planned_runs(scale, model):
+    for run in planned_runs(scale, subject):
         left_s = BUDGET_S - (time.monotonic() - began)
         if scale.gpus and left_s < run.most_s / 2:
             found[run.name] = {"skipped": f"{left_s:.0f} s are left"}
         else:
             found[run.name] = _one_run(run, inventory, out, orchestrate)
-        (out / "serving_load.json").write_text(json.dumps(found, indent=1))
-        print(f"== {run.name}: {json.dumps(found[run.name])}", flush=True)
+        (out / f"{subject}.json").write_text(json.dumps(found, indent=1))
+        print(f"== {run.name}: {_brief(found[run.name])}", flush=True)
 
 
 def _one_run(
@@ -135,9 +142,23 @@ def _one_run(
     return {"seconds": time.monotonic() - began, **dict(_kept(result))}
 
 
+def _brief(found: Mapping[str, Any]) -> str:
+    """What is not among the figures that were printed."""
+    energy = found.get("energy") or {}
+    names = ("energy_valid", "reasons", "seconds", "joules", "watts_mean", "tokens_per_joule",
+             "joules_per", "nodes")  # fmt: skip
+    told = {name: found.get(name) for name in ("error", "skipped", "failure") if found.get(name)}
+    per_million = (found.get("cost") or {}).get("per_million")
+    return json.dumps({**told, "energy": {name: energy.get(name) for name in names},
+                       "per_million": per_million})  # fmt: skip
+
+
 def _kept(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """What is read of a result."""
-    for name in ("run_id", "status", "exit_code", "failure", "energy", "cost", "timings"):
+    for name in (
+        *("run_id", "status", "exit_code", "failure", "energy", "cost", "timings"),
+        *("predictions", "warnings"),
+    ):
         yield name, result.get(name)
     yield "metrics", {name: metric["value"] for name, metric in result["metrics"].items()}
 
@@ -152,24 +173,3 @@ def inventory_of(gpus: bool) -> dict[str, Any]:
         "price_per_hour": 3,
     }
     return {"name": "one-gpu", "currency": "USD", "nodes": [node]}
-
-
-def make_model_files(folder: Path, shape: Mapping[str, Any]) -> None:
-    """A Qwen2 model without weights: its configuration, and a tokenizer that makes a token of each
-    byte and has as many as the model.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "qwen2", "tie_word_embeddings": False, **shape}
-    (folder / "config.json").write_text(json.dumps(config))
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    fillers = [f"w{place}" for place in range(len(letters) + 1, shape["vocab_size"])]
-    words = [*letters, *fillers, END_OF_TEXT]
-    vocabulary = {word: place for place, word in enumerate(words)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    about = {"tokenizer_class": "TokenizersBackend", "chat_template": CHAT}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))

@@ -68,6 +68,30 @@ def test_a_longer_context_takes_more_memory_and_no_more_time(files: CostFiles) -
     assert long["generated_tokens_per_s"] == short["generated_tokens_per_s"]
 
 
+@pytest.mark.parametrize(
+    "shape, rate, seconds, tokens_per_s",
+    [
+        ("qwen2-7b", 10, (0.0189, 0.00560), 1232.8),
+        ("qwen2-7b", 10, (0.0204, 0.00566), 1232.4),
+        ("llama-3.1-8b", 40, (0.0352, 0.01637), 4611.1),
+    ],
+)
+def test_requests_that_come_one_by_one_are_predicted_as_they_were_measured(
+    files: CostFiles, shape: str, rate: float, seconds: tuple[float, float], tokens_per_s: float
+) -> None:
+    """For 15 s on one H200 (docs/benchmarks.md): prompts come between the tokens of others.
+    ``seconds``: until the first token, and of each token after it, medians.
+    """
+    given = ("output_tokens=128", "prompt_words=64", "duration=15")
+    found = figures(files, "loadtest", f"shape={shape}", f"rate={rate}", *given)
+
+    measured = dict(zip(("ttft_p50", "tpot_p50"), seconds, strict=True))
+    measured["output_tokens_per_s"] = tokens_per_s
+    for name, value in measured.items():
+        assert found[name].low < value < found[name].high
+        assert found[name].value == pytest.approx(value, rel=0.12)
+
+
 @settings(max_examples=20, deadline=None)
 @given(rate=st.floats(0.5, 60.0), factor=st.floats(1.0, 2.0), gpus=st.sampled_from([1, 2, 8]))
 def test_more_load_is_never_faster(files: CostFiles, rate: float, factor: float, gpus: int) -> None:
@@ -95,6 +119,40 @@ def test_a_first_token_takes_as_long_as_its_prompt_alone_at_least(files: CostFil
     assert rates[1] == pytest.approx(4 * rates[0])
 
 
+def test_a_shape_is_predicted_as_the_model_of_that_size(files: CostFiles) -> None:
+    named = figures(files, "loadtest", *LOAD, "rate=20")
+    shaped = figures(files, "loadtest", "shape=qwen2-7b", *LOAD[1:], "rate=20")
+
+    assert shaped == named
+
+
+def test_each_batch_of_power_is_predicted(files: CostFiles) -> None:
+    """On one H200: 253 tok/s at batch 1, 3,232 at 16, 14,971 at 128 (docs/benchmarks.md)."""
+    given = ("preset=qwen2-7b", "batches=1, 16,128")
+    found = figures(files, "power", *given, gpus=4)
+
+    measured = {1: 253.3, 16: 3232, 128: 14_971}
+    assert found.keys() == {
+        f"{name}.bf16.batch{rows}" for name in ("output_tokens_per_s", "watts") for rows in measured
+    }
+    for rows, rate in measured.items():
+        each = found[f"output_tokens_per_s.bf16.batch{rows}"]
+        assert each.low < rate < each.high
+
+
+def test_a_server_has_a_capacity_that_its_memory_and_its_engines_give(files: CostFiles) -> None:
+    """What an engine keeps for keys and values is most of what the weights leave."""
+    one = figures(files, "serve", "shape=llama-3.1-8b")
+    four = figures(files, "serve", "shape=llama-3.1-8b", gpus=4)
+
+    assert four["capacity_tokens_per_s"].value == pytest.approx(
+        4 * one["capacity_tokens_per_s"].value
+    )
+    cache, memory = one["kv_cache_bytes"].value, one["peak_memory_bytes"]
+    assert 0.7 * (141e9 - 16.1e9) < cache < 0.8 * (141e9 - 16.1e9)
+    assert cache + 16.06e9 < memory.high < 141e9 * 1.2
+
+
 @pytest.mark.parametrize(
     "workload, given, gpu, why",
     [
@@ -110,6 +168,10 @@ def test_a_first_token_takes_as_long_as_its_prompt_alone_at_least(files: CostFil
         ("mlperf", (*OFFLINE, "model=meta-llama/Llama-3.3-70B"), "A30", "A30 has 24 GB"),
         ("mlperf", (*OFFLINE, "batch=256", "context=8192"), "H100", "answers 256 at once takes"),
         ("loadtest", LOAD, "Voodoo2", "Voodoo2"),
+        ("loadtest", ("shape=tiny",), "H200", "included model"),
+        ("power", ("shape=llama-3.1-8b",), "H200", "precisions=bf16"),
+        ("serve", (MODEL, "engine=vllm"), "H200", "engine=builtin"),
+        ("serve", ("model=meta-llama/Llama-3.3-70B",), "A30", "A30 has 24 GB"),
     ],
 )
 def test_what_is_not_known_is_said(

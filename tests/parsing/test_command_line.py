@@ -138,6 +138,13 @@ def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
         ("bash -c 'torchrun t.py 2>&1 | tee log'", "torchrun", "-- t.py"),
         ("accelerate-launch t.py", "accelerate-launch", "-- t.py"),
         ("nsys profile -o out torchrun t.py", "torchrun", "-- t.py"),
+        ("sudo -E torchrun t.py", "torchrun", "-- t.py"),
+        ("uvx --from torch torchrun t.py", "torchrun", "-- t.py"),
+        ("uv run -m torch.distributed.run t.py", "torchrun", "-- t.py"),
+        ("pixi run -e cuda torchrun t.py", "torchrun", "-- t.py"),
+        ("ncu -o out torchrun t.py", "torchrun", "-- t.py"),
+        ("ray job submit -- python t.py", "ray job", "-- t.py"),
+        ("axolotl train x.yaml", "axolotl train", "-- SCRIPT ARGS..."),
     ],
 )
 def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, instead: str) -> None:
@@ -161,6 +168,10 @@ def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, ins
         "echo mpirun",
         "env",
         "uv sync",
+        "uv run pytest",
+        "ray status",
+        "tune ls",
+        "sudo ls x.py",
         "bash -c 'torchrun",
         "bash -c 'a;'",
         "bash torchrun.sh -c",
@@ -173,12 +184,21 @@ def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["nohup python t.py", "env A=1 python3 -m x", "uv run python t.py", "nsys profile python t.py"],
+    [
+        *("nohup python t.py", "env A=1 python3 -m x", "uv run python t.py"),
+        *(
+            "nsys profile python t.py",
+            "uv run t.py --lr 1",
+            "uv run -m pkg.mod",
+            "xvfb-run python t.py",
+        ),
+        *("bash -c 'python t.py x'", "sudo -u bob python3 t.py", "poetry run t.py"),
+    ],
 )
 def test_a_python_behind_a_prefix_is_warned_about(command: str) -> None:
     """It runs as it stands, so its ranks do not meet."""
-    refuse_misunderstandings(command.split(), "auto")
-    (warning,) = typed_warnings(command.split())
+    refuse_misunderstandings(shlex.split(command), "auto")
+    (warning,) = typed_warnings(shlex.split(command))
     assert "MASTER_ADDR" in warning
 
 

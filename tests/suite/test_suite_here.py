@@ -271,6 +271,26 @@ def test_a_test_that_cannot_be_continued_begins_anew(trio: SuiteDesk) -> None:
     assert sorted(trio.marks) == ["first", "last", "second", "second"]
 
 
+def test_a_step_that_its_user_retried_has_the_time_of_that_run(trio: SuiteDesk) -> None:
+    """Stopped with its suite, brought to its end by hand: the suite repeats nothing of it."""
+    job = trio.begin()
+    job.interrupt()
+    stopped = job.end(WITHIN_S)
+    assert stopped.code == 130
+    trio.let_go()
+    run_id = stopped.result["steps"][1]["run_id"]
+    log = trio.suite_folder() / "steps.jsonl"
+    begin_earlier(log, "second", by_s=DEFAULT_LIMIT_S / 2)
+    resumed = trio.desk.command("resume", run_id, "--json")
+    assert resumed.returncode == 0
+    own = json.loads(resumed.stdout.splitlines()[-1])
+
+    result = trio.run("--resume")
+    assert set(states(result).values()) == {"passed", "skipped"}
+    assert result["steps"][1]["seconds"] == pytest.approx(sum(own["timings"].values()))
+    assert sorted(trio.marks) == ["first", "last", "second", "second"]
+
+
 def test_a_full_disk_loses_nothing_that_was_done(
     trio: SuiteDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,18 @@ def test_large_measures_prefill_and_decode_of_a_divided_model(tmp_path: Path) ->
 
 
 @pytest.mark.processes
+def test_a_profile_of_large_is_in_none_of_its_repeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One window is open in all of them; a divided model is profiled behind it, by all ranks."""
+    monkeypatch.setenv("ORCHESTRATE_PROFILE", "0.01@0")
+    node = run_two(tmp_path, "large", "--tp=0", "--repeats=2")
+    assert len(document_of(node, "large.json")["repeats"][0]["prefill_seconds"]) == 2
+    profile = document_of(node, "captures/profile/rank-0.json")
+    assert (profile["reason"], profile["steps"] >= 1) == ("", True)
+
+
+@pytest.mark.processes
 def test_what_cannot_fit_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     node = node_folder(tmp_path / "node")
     script = str(WORKLOADS / "large" / "run.py")

@@ -6,12 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from orchestrate_models.shape_folder import ensure_shape_folder
+from orchestrate_models.shapes import DENSE
 from orchestrate_serving.builtin import server, tiny_model
 from orchestrate_serving.builtin.decoder import Cache, decode
 from orchestrate_serving.builtin.engine import BatchingEngine, Update
@@ -20,7 +24,7 @@ from orchestrate_serving.builtin.model import HubModel, Model, load_any_model, l
 from orchestrate_serving.builtin.options import TORCH, EngineOptions, Tile
 from orchestrate_serving.builtin.slots import LENGTH, STOP, Request, TooLong
 from orchestrate_serving.builtin.weights import UnsupportedModel, random_weights, shape_of
-from orchestrate_serving.words import generate_text
+from orchestrate_serving.words import generate_text, made_up_word
 from tests.time_limits import scaled
 
 ANSWER = 24
@@ -209,6 +213,32 @@ def test_a_model_that_would_be_computed_wrongly_is_refused(
         object.__setattr__(config, name, value)
     with pytest.raises(UnsupportedModel, match=words):
         shape_of(config)
+
+
+@pytest.mark.parametrize("shape", ["tiny", "qwen2-7b"])
+def test_a_shape_has_a_word_for_each_token(shape: str, tmp_path: Path) -> None:
+    """Whatever random weights choose; and a made-up word is about two tokens, as is assumed."""
+    folder = ensure_shape_folder(shape, str(tmp_path))
+    assert ensure_shape_folder(shape, str(tmp_path)) == folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    vocabulary = DENSE[shape].vocab_size
+    special = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    some = {*range(300), *range(vocabulary - 300, vocabulary)} - special
+    assert all(tokenizer.decode([token]) for token in some)
+    words = Random(1)
+    text = " ".join(made_up_word(words) for _ in range(100))
+    tokens = len(tokenizer(text)["input_ids"])
+    assert shape == "tiny" or 200 <= tokens <= 204
+
+
+def test_a_shape_is_served_with_random_weights(tmp_path: Path) -> None:
+    model = load_model("", dtype="fp32", device="cpu", shape="tiny", cache_dir=str(tmp_path))
+    again = load_model("", dtype="fp32", device="cpu", shape="tiny", cache_dir=str(tmp_path))
+
+    assert model.name == "tiny"
+    assert model.vocabulary == len(model.tokenizer) == DENSE["tiny"].vocab_size
+    assert torch.equal(model.weights.head, again.weights.head)
+    assert model.ends == (model.tokenizer.eos_token_id,)
 
 
 def test_weights_are_drawn_for_families_that_it_knows_alone(tmp_path: Path) -> None:

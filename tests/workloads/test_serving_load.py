@@ -4,52 +4,41 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import pytest
-import torch
 from gpu_check_lib.serving_load import (
     ON_CPU,
     ON_GPU,
-    SMALL,
     LoadScale,
     inventory_of,
-    make_model_files,
     measure_serving,
     planned_runs,
 )
 from gpu_check_lib.side_by_side import EngineProcess, compare_engines
 
-from orchestrate_serving.builtin.model import load_model
 from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.workloads.workload_file import make_job
 from tests.workloads.conftest import bundled_workload
 
-
-def test_the_model_has_a_word_for_each_token_and_no_end_beyond_them(tmp_path: Path) -> None:
-    make_model_files(tmp_path / "model", SMALL)
-    model = load_model(str(tmp_path / "model"), dtype="fp32", device="cpu", made=True)
-    vocabulary = SMALL["vocab_size"]
-    assert (len(model.tokenizer), model.weights.head.shape[0]) == (vocabulary, vocabulary)
-    assert all(model.tokenizer.decode([token]) for token in range(vocabulary - 1))
-    assert len(model.tokenizer("four word")["input_ids"]) == 9
-    assert model.ends == (vocabulary - 1,)
-    assert model.weights.dtype == torch.float32
+SUBJECTS = ("loadtest", "mlperf", "cross_check")
 
 
 @pytest.mark.parametrize("scale", [ON_CPU, ON_GPU])
-def test_every_run_is_one_that_its_workload_takes(scale: LoadScale, tmp_path: Path) -> None:
+def test_every_run_is_one_that_its_workload_takes(scale: LoadScale) -> None:
     cluster = load_cluster(json.dumps(inventory_of(scale.gpus)), "inventory.yaml")
     assert cluster.nodes[0].price_per_hour == 3
-    for run in planned_runs(scale, tmp_path):
+    for run in chain.from_iterable(planned_runs(scale, subject) for subject in SUBJECTS):
         job = make_job(bundled_workload(run.workload), run.settings)
-        assert not {setting.partition("=")[0] for setting in run.settings} - set(job.values)
+        named = {setting.partition("=")[0] for setting in run.settings} - {"preset"}
+        assert not named - set(job.values)
 
 
 def test_a_run_that_fails_stops_no_other(tmp_path: Path) -> None:
     """What each came to is written before the next one begins."""
-    found = tmp_path / "out" / "serving_load.json"
+    found = tmp_path / "out" / "loadtest.json"
     found.parent.mkdir()
     seen = []
 
@@ -59,7 +48,7 @@ def test_a_run_that_fails_stops_no_other(tmp_path: Path) -> None:
             raise ValueError("no last line")
         return {"status": "succeeded", "metrics": {"a": {"value": len(words)}}}
 
-    measure_serving(ON_CPU, found.parent, orchestrate)
+    measure_serving(ON_CPU, "loadtest", found.parent, orchestrate)
     assert [name for name, _ in seen] == ["load-within", "load-beyond", "load-power"]
     assert seen[1][1] == {"within": {"error": "ValueError: no last line"}}
     assert json.loads(found.read_text())["power"]["status"] == "succeeded"

@@ -109,6 +109,17 @@ def measure(
     )
 
 
+@torch.inference_mode()
+def repeat_for_profile(generation: Generation, ranks: Ranks) -> None:
+    """Repeats that belong to no figure, for as long as a profile that the run asked for is taken.
+    All ranks do as many: a model that they share needs all of them.
+    """
+    kit.mark_step()
+    while any(ranks.gather(kit.profiling())):
+        generation.run()
+        kit.mark_step()
+
+
 def _repeats(
     generation: Generation,
     settings: Settings,

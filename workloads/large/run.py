@@ -36,7 +36,7 @@ from orchestrate_models.outputs import Figures, report_figures, write_document
 from orchestrate_models.ranks import Ranks, run_on_ranks
 from orchestrate_models.shapes import model_config
 
-from .measuring import Generation, Passes, measure
+from .measuring import Generation, Passes, measure, repeat_for_profile
 from .settings import Settings
 
 RESULT = "large.json"
@@ -75,6 +75,7 @@ def run(settings: Settings, ranks: Ranks) -> None:
             "reckoned_gib": reckoned,
         }
         write_result(settings, about, found, figures)
+    repeat_for_profile(generation, ranks)
 
 
 def combined_figures(found: list[tuple[Passes, int | None]], settings: Settings) -> Figures:

@@ -93,6 +93,7 @@ def serving(settings: Settings, work: Work) -> Iterator[Work]:
     asked = EngineSettings(
         engine=settings.engine,
         model=settings.model,
+        shape=settings.shape,
         command=settings.command,
         arguments=settings.engine_arguments,
         gpus=gpus_here(kit.facts()),

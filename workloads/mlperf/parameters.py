@@ -10,6 +10,7 @@ class Parameters:
     """Every parameter of an inference run; workload.yaml says what each is, and what it may be."""
 
     model: str
+    shape: str
     dataset: str
     samples: int
     batch: int

@@ -32,6 +32,7 @@ from orchestrate_serving.builtin.model import (
 )
 from orchestrate_serving.builtin.options import EngineOptions
 from orchestrate_serving.builtin.slots import STOP, Request, TooLong
+from orchestrate_serving.settings import known_shape
 
 from .engines import Completion, Refusal
 from .parameters import Parameters
@@ -160,8 +161,17 @@ class ServingEngine:
 
 
 def _load(parameters: Parameters, device: torch.device) -> Model | HubModel:
-    source = parameters.model or locate_model("", parameters.seed, parameters.cache_dir)
-    model = load_any_model(source, dtype=parameters.dtype, device=str(device))
+    source, shape = parameters.model, known_shape(parameters.shape)
+    if not source and not shape:
+        source = locate_model("", parameters.seed, parameters.cache_dir)
+    model = load_any_model(
+        source,
+        dtype=parameters.dtype,
+        device=str(device),
+        seed=parameters.seed,
+        shape=shape,
+        cache_dir=parameters.cache_dir,
+    )
     if isinstance(model, HubModel):
         print(f"{model.why}: answered by transformers' generate, which is slower", flush=True)
     return model

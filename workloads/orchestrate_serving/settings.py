@@ -14,7 +14,13 @@ from .failures import ServingError
 
 CUSTOM = "custom"
 BUILTIN = "builtin"
+NO_SHAPE = "none"
 FIELDS = frozenset({"python", "model", "host", "port", "tensor_parallel", "index"})
+
+
+def known_shape(choice: str) -> str:
+    """A parameter's shape; "" for :data:`NO_SHAPE`."""
+    return "" if choice == NO_SHAPE else choice
 
 
 class SettingsError(ValueError):
@@ -73,7 +79,8 @@ PRESETS: Mapping[str, Preset] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What to run. ``engine`` names a preset.
+    """What to run. ``engine`` names a preset. ``shape``: sizes of a known model, which the built-in
+    engine serves with random weights in place of ``model``.
 
     ``command`` is the template of ``custom``, ``arguments`` are words after any preset's; both are
     split as a shell would, and run without one. In them ``{model}``, ``{host}``, ``{port}``,
@@ -85,6 +92,7 @@ class EngineSettings:
 
     engine: str = BUILTIN
     model: str = ""
+    shape: str = NO_SHAPE
     command: str = ""
     arguments: str = ""
     gpus: tuple[str, ...] = ()
@@ -117,6 +125,10 @@ def preset_of(settings: EngineSettings) -> Preset:
         raise SettingsError(f"command is for engine custom, not {settings.engine}; see arguments")
     if preset.needs_model and not settings.model:
         raise SettingsError(f"engine {settings.engine} needs model, a hub name or a path")
+    if settings.shape != NO_SHAPE and (settings.engine != BUILTIN or settings.model):
+        raise SettingsError(
+            f"shape {settings.shape} is for engine builtin without a model, which draws the weights"
+        )
     if settings.tensor_parallel > 1 and settings.engine != CUSTOM and not preset.tensor_parallel:
         raise SettingsError(
             f"engine {settings.engine} cannot spread a model over GPUs: tensor_parallel is "
@@ -151,6 +163,8 @@ def command_of(settings: EngineSettings, start: Start, *, model: str, port: int)
     template = [*preset.command, *_words(settings.command)]
     if settings.tensor_parallel > 1:
         template += preset.tensor_parallel
+    if settings.shape != NO_SHAPE:
+        template += ("--shape", settings.shape)
     values = {
         "python": sys.executable,
         "model": model,

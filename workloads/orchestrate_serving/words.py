@@ -17,12 +17,19 @@ WORDS = (
     "thing tower town train travel tree valley village voice walk wall water weather west wheat "
     "wheel white wide wind window winter wood world write year yellow young"
 ).split()
+# Made-up words are of two of these each.
+CONSONANTS, VOWELS = "bdfgklmnprstv", "aeiou"
 OPENERS = (
     "Describe in a few sentences how these belong together:",
     "Write a short story in which all of these occur:",
     "Continue this list in the same manner:",
     "Explain to a child what these have in common:",
 )
+
+
+def made_up_word(random: Random) -> str:
+    """Four letters that no language has to know."""
+    return "".join(random.choice(CONSONANTS) + random.choice(VOWELS) for _ in range(2))
 
 
 def generate_text(index: int, *, seed: int, words: int) -> str:

@@ -48,6 +48,7 @@ class Settings:
 
     engine: str
     model: str
+    shape: str
     command: str
     engine_arguments: str
     engines: int
@@ -94,6 +95,7 @@ def engine_settings(settings: Settings, facts: dict[str, Any]) -> EngineSettings
     return EngineSettings(
         engine=settings.engine,
         model=settings.model,
+        shape=settings.shape,
         command=settings.command,
         arguments=settings.engine_arguments,
         gpus=gpus_here(facts),

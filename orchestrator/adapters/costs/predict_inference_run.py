@@ -14,10 +14,13 @@ from orchestrator.core.costs.inference_run import (
     inference_job,
     kept_job,
     load_of,
+    model_name,
+    planned_batches,
     planned_inference,
+    planned_server,
 )
 from orchestrator.core.costs.job_costs import gpu_kind
-from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
+from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
@@ -36,13 +39,15 @@ def predict_inference_run(
     """
     tables, job = files.tables(), request.job
     kind = gpu_kind(plan, request.cluster, facts, tables)
-    name = str(job.values[source.model])
-    if not name:
-        raise NotPredicted("the included model is too small for a GPU to be predicted")
+    name = model_name(job, source)
     one = inference_job(job, source, files.shape(tables, name))
-    load = load_of(job, source, count_engines(job, source, plan))
     fabric = make_fabric(tables.gpus[kind], tables.links, 1)
     model = files.cost_model(tables, kind)
+    if source.batches is not None:
+        return planned_batches(job, source, one, fabric, model)
+    load = load_of(job, source, count_engines(job, source, plan))
+    if source.in_flight is None:
+        return planned_server(source, load, one, fabric, model)
     alone = predict_inference(one, fabric, model)
     engine_memory(kept_job(job, source, one), fabric, model)
     answers = answer_load(one, load, fabric, model)

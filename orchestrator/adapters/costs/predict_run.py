@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from orchestrator.core.model.request import RunRequest
     from orchestrator.core.run.events import Event
     from orchestrator.core.run.state import RunState
-    from orchestrator.core.verdict.result import Result
+    from orchestrator.core.verdict.result import MetricResult, Result
+
+WATTS = "watts"  # a figure of a GPU, by its name in predictions
 
 
 def predict_plan(
@@ -98,6 +100,18 @@ def with_prediction(result: Result, folder: RunFolder) -> Result:
     except (OSError, ValueError, CodecError):
         return result
     assert isinstance(found, JobPrediction)
-    compared = tuple(compare_prediction(found, result.metrics))
+    compared = tuple(compare_prediction(found, _measured(result)))
     warnings = (*result.warnings, *findings(compared))
     return replace(result, predictions=compared, warnings=warnings)
+
+
+def _measured(result: Result) -> Mapping[str, MetricResult]:
+    """What was reported, and the mean power of a GPU where that was measured alone."""
+    energy = result.energy
+    if WATTS in result.metrics or energy is None or not energy.valid or not energy.gpus:
+        return result.metrics
+    assert energy.watts_mean is not None
+    from orchestrator.core.verdict.result import MetricResult
+
+    each = MetricResult(value=energy.watts_mean / energy.gpus, unit="W")
+    return {**result.metrics, WATTS: each}

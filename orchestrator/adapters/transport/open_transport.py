@@ -89,6 +89,12 @@ async def _open_openssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
     return OpenSshTransport(spec.name, held, link, limits)
 
 
+async def _open_pod(spec: NodeSpec, limits: ConnectLimits) -> Transport:
+    from orchestrator.adapters.transport.kubernetes.open_pod import open_pod
+
+    return await open_pod(spec, limits)
+
+
 async def _prepare_target(spec: NodeSpec, limits: ConnectLimits) -> tuple[_Shared, Target]:
     """What SSH connections of this event loop share, and where this one goes."""
     from orchestrator.adapters.transport.ssh.target import resolve_target
@@ -119,4 +125,5 @@ TRANSPORTS: Mapping[TransportKind, Opener] = {
     TransportKind.OPENSSH: _open_openssh,
     TransportKind.AUTO: _open_chosen,
     TransportKind.LOCAL: _open_local,
+    TransportKind.KUBERNETES: _open_pod,
 }

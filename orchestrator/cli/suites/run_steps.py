@@ -94,17 +94,17 @@ class StepRunner:
         run_id = before.run_id or self.folder.step_run_id(step.name)
         deadline = time.monotonic() + step.limit_s - self._record_start(before, run_id)
         again = before.state is StepState.STOPPED
-        ended = CommandOutcome(0)
+        ended, began = CommandOutcome(0), False
         for _ in range(MOST_TURNS):
             left = deadline - time.monotonic()
             words = self._words(step, run_id, again=again, overdue=left <= 0)
             if not words:
                 break
-            again = False
+            again, began = False, True
             ended = self._run_command(step, words, left if left > 0 else GRACE_S)
             if ended.was_asked or not self.layout.run(run_id).path.exists():
                 break
-        self._record_end(step, run_id, ended, overdue=time.monotonic() >= deadline)
+        self._record_end(step, run_id, ended, overdue=time.monotonic() >= deadline, here=began)
 
     def _record_start(self, before: StepOutcome, run_id: str) -> float:
         """That the run begins, or is continued: the seconds of its limit that are spent."""
@@ -149,9 +149,11 @@ class StepRunner:
             meanwhile=lambda: self.view.on_line(last_line(output, SHOWN_BYTES)),
         )
 
-    def _record_end(self, step: Step, run_id: str, ended: CommandOutcome, *, overdue: bool) -> None:
+    def _record_end(
+        self, step: Step, run_id: str, ended: CommandOutcome, *, overdue: bool, here: bool
+    ) -> None:
         """A run that we stopped because it took too long has failed; one that its user stopped is
-        open.
+        open. Where nothing was done ``here``, as its user retried it, it took what it says itself.
         """
         result = read_result(self.layout.run(run_id))
         overdue &= not ended.was_asked and (result is None or result.status is Status.STOPPED)
@@ -166,6 +168,7 @@ class StepRunner:
             run_id=run_id,
             status=status.value,
             exit_code=ended.exit_code if result is None else int(result.exit_code),
+            seconds=sum(result.timings.values()) if result is not None and not here else None,
             reason=_overdue(step) if overdue else self._reason(step, result, ended.exit_code),
         )
 

@@ -2,8 +2,12 @@
 other, each on a GPU of its own.
 
 With ``n`` requests always in flight an engine answers n of them in the time W(n) that n prompts and
-their answers take together. Requests that come at a rate are in flight as often as this takes
-(Little, 1961, doi 10.1287/opre.9.3.383): n is the least for which n / W(n) reaches the rate.
+their answers take together: answers of one length end together, and the next prompts come together.
+
+Requests that come at a rate come one by one. Between two decode steps the engine computes those
+that came meanwhile, so that a token takes its step and the prompts of that time; and as many are in
+flight as come while one is answered (Little, 1961, doi 10.1287/opre.9.3.383). A prompt waits for
+those before it as a queue with one server does (Pollaczek and Khinchine), and for a step.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from orchestrator.core.base.figures import format_figure
 from orchestrator.core.costs.estimate import Interval, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_prediction import predict_inference
-from orchestrator.core.costs.inference_step import InferenceJob
+from orchestrator.core.costs.inference_step import InferenceJob, cache_bytes
 from orchestrator.core.costs.job_costs import planned_figure, require_measured
 from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
 from orchestrator.core.costs.model_shape import ModelShape
@@ -25,7 +29,12 @@ from orchestrator.core.model.parameter_conflicts import condition_holds
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.workload import InferenceSource, Job
 
+SMALL = frozenset({"", "none", "tiny"})  # the model that each workload brings along
 MOST_SLOTS = 256  # requests that an engine answers at once (builtin/options.py)
+CACHE_SHARE = 0.8  # of what weights leave free (builtin/engine.py)
+SLOTS_OFF = 3  # by which what is free may differ: the driver and libraries take some
+ROUNDS, CLOSE = 200, 1e-6  # until the time of a token no longer moves
+BUSIEST = 0.9  # of the time prompts take no more here: beyond, a queue grows without bound
 MOST_CONTEXT = 4096  # tokens of the prompt for which it keeps memory by itself (builtin/engine.py)
 
 
@@ -41,11 +50,24 @@ class Load(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What one engine does: the job, what is predicted of it, and W(n) in seconds."""
+    """What one engine does: the job, what is predicted of it, and seconds: of a request, until its
+    first token, of each token after it; None = as a job of so many at once says.
+    """
 
     job: InferenceJob
     found: Prediction
     whole: Interval
+    first: Interval | None = None
+    token: Interval | None = None
+
+
+def model_name(job: Job, source: InferenceSource) -> str:
+    """Of the model or, without one, of the shape. Raises :class:`NotPredicted`."""
+    shape = job.values[source.shape] if source.shape else ""
+    name = str(job.values[source.model] or shape)
+    if name in SMALL:
+        raise NotPredicted("the included model is too small for a GPU to be predicted")
+    return name
 
 
 def count_engines(job: Job, source: InferenceSource, plan: Plan) -> int:
@@ -59,6 +81,8 @@ def count_engines(job: Job, source: InferenceSource, plan: Plan) -> int:
 
 def load_of(job: Job, source: InferenceSource, engines: int) -> Load:
     """What the parameters ask of each engine."""
+    if source.in_flight is None:
+        return Load(engines=engines, in_flight=MOST_SLOTS)
     in_flight = int(_number(job, source.in_flight))
     if source.shared:
         in_flight = math.ceil(in_flight / engines)
@@ -86,23 +110,72 @@ def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel)
     """
     if not load.rate:
         return _answers(one, min(load.in_flight, MOST_SLOTS), fabric, model)
+    prompts = _Prompts(one, fabric, model)
+    rows = 1
+    while True:
+        answers = _steady_answers(prompts, rows, load.rate)
+        needed = math.ceil(load.rate * answers.whole.value)
+        if needed <= rows:
+            return answers
+        if rows == MOST_SLOTS:
+            break
+        rows = min(MOST_SLOTS, needed)
+    # All slots are taken: requests wait for one, and their prompts are computed together.
     most = _answers(one, MOST_SLOTS, fabric, model)
-    if not _keeps_up(most, load.rate):
-        reached = MOST_SLOTS / most.whole.value
-        raise NotPredicted(
-            f"each engine is asked {format_figure(load.rate, 'requests/s')}, and answers at most "
-            f"{reached:.3g}"
-        )
-    least, enough = 0, MOST_SLOTS
-    while enough - least > 1:
-        middle = (least + enough) // 2
-        fits = _keeps_up(_answers(one, middle, fabric, model), load.rate)
-        least, enough = (least, middle) if fits else (middle, enough)
-    return _answers(one, enough, fabric, model)
+    reached = MOST_SLOTS / most.whole.value
+    if reached >= load.rate:
+        return most._replace(first=answers.first, token=answers.token)
+    raise NotPredicted(
+        f"each engine is asked {format_figure(load.rate, 'requests/s')}, and answers at most "
+        f"{reached:.3g}"
+    )
 
 
-def _keeps_up(answers: Answers, rate: float) -> bool:
-    return answers.job.rows / answers.whole.value >= rate
+class _Prompts:
+    """What is predicted of so many requests at once, each number once."""
+
+    def __init__(self, one: InferenceJob, fabric: Fabric, model: CostModel) -> None:
+        self.one = one
+        self._fabric, self._model = fabric, model
+        self._known: dict[int, Prediction] = {}
+
+    def at_once(self, count: int) -> Prediction:
+        """At most as many as there are slots."""
+        rows = max(1, min(MOST_SLOTS, count))
+        if rows not in self._known:
+            job = replace(self.one, rows=rows)
+            self._known[rows] = predict_inference(job, self._fabric, self._model)
+        return self._known[rows]
+
+    def done_s(self, count: float) -> Interval:
+        """Until so many prompts, computed together, have their first tokens."""
+        return self.at_once(math.ceil(count)).figures["prompts_done_s"]
+
+
+def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
+    """With ``rows`` in flight while requests come one by one, ``rate`` of them in a second."""
+    one, found = prompts.one, prompts.at_once(rows)
+    step, alone = found.figures["decode_step_s"], prompts.done_s(1)
+    token = Interval(*(_token_s(prompts, step, rate, end) for end in range(3)))
+    used = min(BUSIEST, rate * alone.value)
+    together = prompts.done_s(rate * token.value)
+    first = joined((together, step, together.scaled(used / (2 * (1 - used)))))
+    whole = joined((first, token.scaled(max(1, one.answer - 1))))
+    return Answers(replace(one, rows=rows), found, whole, first, token)
+
+
+def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
+    """Seconds of a token with the prompts that come meanwhile, at one ``end`` of all intervals: the
+    least that is its step and these prompts, for it grows from the step alone.
+    """
+    token_s = step[end]
+    for _ in range(ROUNDS):
+        coming = rate * token_s
+        longer_s = step[end] + min(1.0, coming) * prompts.done_s(coming)[end]
+        if longer_s <= token_s * (1 + CLOSE):
+            break
+        token_s = longer_s
+    return token_s
 
 
 def _answers(one: InferenceJob, rows: int, fabric: Fabric, model: CostModel) -> Answers:
@@ -139,20 +212,24 @@ def planned_inference(
     """
     found, names = answers.found.figures, source.figures
     figures = {names.throughput: planned_figure(_throughput(load, answers), "tok/s")}
+    least = alone.figures["prompts_done_s"]
     if names.first_token is not None:
-        first = _from_to(alone.figures["prompts_done_s"], found["prompts_done_s"])
+        first = _from_to(least, answers.first or least, found["prompts_done_s"])
         figures[names.first_token] = planned_figure(first, "s")
     if names.token is not None:
+        step = found["decode_step_s"]
         most = answers.whole.scaled(1 / max(1, answers.job.answer - 1))
-        figures[names.token] = planned_figure(_from_to(found["decode_step_s"], most), "s")
-    figures["watts"] = planned_figure(found["watts"], "W")
+        token = _from_to(step, answers.token or step, answers.token or most)
+        figures[names.token] = planned_figure(token, "s")
+    figures[names.watts] = planned_figure(found["watts"], "W")
     if source.context is not None:
         figures["peak_memory_bytes"] = planned_figure(memory, "bytes")
     return JobPrediction(figures=figures, basis=answers.found.basis)
 
 
-def _from_to(least: Interval, most: Interval) -> Interval:
-    return Interval(value=least.value, low=least.low, high=max(least.high, most.high))
+def _from_to(least: Interval, likely: Interval, most: Interval) -> Interval:
+    high = max(least.high, likely.high, most.high)
+    return Interval(value=likely.value, low=min(least.low, likely.value), high=high)
 
 
 def _throughput(load: Load, answers: Answers) -> Interval:
@@ -167,5 +244,48 @@ def _throughput(load: Load, answers: Answers) -> Interval:
     return Interval(value=value, low=late, high=soon)
 
 
-def _number(job: Job, name: str) -> float:
-    return float(job.values[name])
+def planned_batches(
+    job: Job, source: InferenceSource, one: InferenceJob, fabric: Fabric, model: CostModel
+) -> JobPrediction:
+    """The figures of each batch, which ends before the next one begins. Raises
+    :class:`NotPredicted` for one that does not fit, and :class:`OutOfCoverage`.
+    """
+    names, figures, basis = source.figures, {}, ""
+    for rows in map(int, str(job.values[source.batches or ""]).split(",")):
+        answers = _answers(one, rows, fabric, model)
+        engine_memory(answers.job, fabric, model)
+        found, basis = answers.found.figures, answers.found.basis
+        rate, watts = found["tokens_per_s"], found["watts"]
+        figures[f"{names.throughput}.batch{rows}"] = planned_figure(rate, "tok/s")
+        figures[f"{names.watts}.batch{rows}"] = planned_figure(watts, "W")
+    return JobPrediction(figures=figures, basis=basis)
+
+
+def planned_server(
+    source: InferenceSource, load: Load, one: InferenceJob, fabric: Fabric, model: CostModel
+) -> JobPrediction:
+    """What engines that take the memory that they find can answer at most, and what they take.
+    Raises :class:`NotPredicted` where the model does not fit, and :class:`OutOfCoverage`.
+    """
+    full = replace(one, answer=max(one.answer, MOST_CONTEXT - one.prompt))
+    lone = engine_memory(full, fabric, model)  # with one slot
+    slot = cache_bytes(full, MOST_CONTEXT)
+    room = model.device.memory_bytes - (lone.value - slot)
+    slots = max(1, min(load.in_flight, int(CACHE_SHARE * room / slot)))
+    answers = _answers(one, slots, fabric, model)
+    memory = engine_memory(replace(full, rows=slots), fabric, model)
+    names, found = source.figures, answers.found.figures
+    kept = Interval(slots * slot, *(max(1, slots + by) * slot for by in (-SLOTS_OFF, SLOTS_OFF)))
+    figures = {
+        names.throughput: planned_figure(found["tokens_per_s"].scaled(load.engines), "tok/s"),
+        names.watts: planned_figure(found["watts"], "W"),
+        "peak_memory_bytes": planned_figure(memory, "bytes"),
+    }
+    if names.cache is not None:
+        figures[names.cache] = planned_figure(kept, "bytes")
+    return JobPrediction(figures=figures, basis=answers.found.basis)
+
+
+def _number(job: Job, name: str | int) -> float:
+    """Of a parameter; a number stands for itself."""
+    return float(name if isinstance(name, int) else job.values[name])

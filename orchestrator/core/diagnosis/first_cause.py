@@ -40,6 +40,7 @@ _LOUD = (*"error fatal exception fail warn abort killed denied".split(), "timed 
 _WORTH_SAYING = (LogRole.CAUSE, LogRole.FAILURE, LogRole.CONDITION, LogRole.SLOW)
 
 EXCEPTION = "PY-EXC-001"
+REPORTED_END = "LAUNCH-EXIT-001"
 _Key = tuple[str, str, int | None]
 
 
@@ -255,12 +256,14 @@ def _complete_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
 
 def _attribute_clue(first: Clue, clues: Sequence[Clue]) -> Clue:
     """A line of nobody in particular is about whom another line of its file names that tells the
-    same, or what follows from it, if all such lines name the same. Where only the rank is unknown,
-    the node is kept.
+    same, or what follows from it, if all such lines name the same; else about the one process whose
+    end its launcher reports. Where only the rank is unknown, the node is kept.
     """
     if first.source.rank is not None:
         return first
     told = {first.rule.id, *first.rule.explains}
+    if not first.source.node and first.rule.id not in {c.rule.id for c in clues if c.source.node}:
+        told.add(REPORTED_END)
     alike = [c.source for c in clues if c.rule.id in told and c.source != first.source]
     named = {source for source in alike if source.name == first.source.name}
     if len(named) != 1:

@@ -50,7 +50,17 @@ _STEP = re.compile(
 )
 MAX_STEPS = 1000  # in a stretch, the last ones
 _EXCEPTION = BY_ID["PY-EXC-001"]
+_SILENT = BY_ID["PY-EXC-002"]
+# A status of a library by its name, or words that only point at other lines.
+_SAYS_NOTHING = re.compile(
+    r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
+    r"|(?i:\b(?:see|check|refer to) (?:the )?"
+    r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}"
+    r"\b(?:above|below|for (?:root|more|details|the)))"
+)
 _INTERRUPT = BY_ID["PY-INT-001"]
+_ABORT = BY_ID["PY-ABORT-001"]
+_WHAT = "what():"  # the words of an exception that C++ threw, below its name
 
 _Owner = Rule | str
 _TABLE: SignTable[_Owner] = SignTable(
@@ -96,11 +106,17 @@ def match_rules(
 
 
 def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clue]:
-    """Of exceptions only those that began it and of whose words no rule knows more."""
-    known = {raised.line for clue, raised in clues if raised and clue.rule is not _EXCEPTION}
+    """Of exceptions, also those of C++, only those that began it and of whose words no rule knows
+    more.
+    """
+    plain_rules = (_EXCEPTION, _SILENT)
+    known = {raised.line for clue, raised in clues if raised and clue.rule not in plain_rules}
+    spoken = {clue.line for clue, _ in clues if _WHAT in clue.text and clue.rule is not _ABORT}
     for clue, raised in clues:
-        echo = clue.rule is _EXCEPTION and raised and (raised.follows or raised.line in known)
-        if not echo:
+        plain = clue.rule in plain_rules
+        echo = plain and raised and (raised.follows or raised.line in known)
+        thrown = clue.rule is _ABORT and not spoken.isdisjoint(range(clue.line, clue.line + 4))
+        if not (echo or thrown):
             yield clue
 
 
@@ -256,6 +272,8 @@ def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None
     if ends is None:
         return None
     rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
+    if rule is _EXCEPTION and _SAYS_NOTHING.search(ends.message):
+        rule = _SILENT
     return _make_clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
 
 

@@ -36,6 +36,8 @@ OBSERVED: Mapping[str, tuple[Sign, ...]] = {
         sign("Training completed", rf"Training completed{_UNQUALIFIED}"),
         sign("raining finished", rf"raining finished{_UNQUALIFIED}"),
         sign("exits successfully"),
+        sign("tep", r"\b[Ss]teps?:? {0,3}(\d{2,9}) ?/ ?\1\b"),
+        sign("teration", r"\b[Ii]terations?:? {0,8}(\d{2,9}) ?/ {0,8}\1\b"),
         sign("Job succeeded"),
         sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),

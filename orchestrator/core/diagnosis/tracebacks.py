@@ -8,7 +8,7 @@ traceback in their message, are told from the one that began it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -36,6 +36,9 @@ _OLD_CLASS = re.compile(r"[\w.]{1,100}\.(?:timeout|error|gaierror|herror)$")
 _BARE = re.compile(r"(?:Error|Exception|Interrupt|Exit|Iteration|Empty|Full|Timeout|Warning)$")
 # Words that stand before the beginning and belong to it.
 _INTRO = re.compile(r"(?:Original |Exception Group |\+ Exception Group |[\w ]{1,60}: )$")
+_GROUP = "+ Exception Group "
+_OPENS_MEMBER = re.compile(r"\+-{1,80} \d{1,3} -{1,80}$")
+_MEMBER = re.compile(r"(?:^|[ :])\| ?(.{0,400})$")
 _CLOCKS = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d\d-\d\d|\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?")
 _IGNORED = ("Exception ignored in", "Exception ignored on", "Error in atexit")
 # What stands between an exception and the traceback of another process or thread that it carries.
@@ -154,6 +157,9 @@ class _TracebackReader:
         position = self._text.find(BEGIN)
         while position >= 0 and self._left > 0:
             one = self._read_one(position)
+            if one is not None and one.name.endswith("ExceptionGroup"):
+                yield from self._read_members(one)
+                one = None
             while one is not None:
                 yield one
                 one = self._in_message(one)
@@ -164,9 +170,31 @@ class _TracebackReader:
         begin = self._line_start(position)
         prefix = self._text[begin:position][-MAX_PREFIX:]
         behind = self._line_end(position)
-        labels = (_Label(prefix), _Label(_INTRO.sub("", prefix)))
+        labels = [_Label(prefix), _Label(_INTRO.sub("", prefix))]
+        if prefix.endswith(_GROUP):  # whose lines stand behind a bar
+            labels.insert(0, _Label(prefix[: -len(_GROUP)] + "| "))
         label = next((each for each in labels if self._repeats(behind, each)), _Label(""))
         return self._read_frames(begin, behind, label)
+
+    def _read_members(self, group: Raised) -> Iterator[Raised]:
+        """The group and those of its exceptions that were never raised and have no traceback."""
+        members: list[Raised] = []
+        opened = False
+        for line in self._lines(self._line_end(group.line), _Label("")):
+            bare = _MEMBER.search(line.body)
+            match = _match_exception(bare[1]) if opened and bare else None
+            if match is not None:
+                message = (match["message"] or "").strip()
+                members.append(
+                    replace(
+                        group, line=line.start, end=line.end, name=match["name"], message=message
+                    )
+                )
+            opened = _OPENS_MEMBER.search(line.body) is not None
+            if not (opened or bare or line.body.rstrip().endswith("----")):
+                break
+        yield replace(group, carries=True)
+        yield from members
 
     def _read_frames(self, begin: int, behind: int, label: _Label) -> Raised | None:
         """From the line that begins after ``behind`` to the exception's."""
@@ -258,6 +286,8 @@ class _TracebackReader:
         position = behind
         for _ in range(MAX_LINES):
             start = position + 1
+            if self._text[position : start + 1] == "\r\n":
+                start += 1
             self._left -= 1
             if start >= len(self._text) or self._left < 0:
                 return
@@ -305,10 +335,23 @@ def _related_errors(found: Iterator[Raised]) -> Iterator[Raised]:
     for n, one in enumerate(several):
         before = several[n - 1] if n else None
         after = several[n + 1] if n + 1 < len(several) else None
-        caused = before is not None and before.link is not Link.NONE and not _is_control(before)
+        linked = before is not None and before.link is not Link.NONE
+        caused = linked and before is not None and (_is_exit(one) or not _is_control(before))
         inner = after is not None and (after.begin == one.line or one.carries)
-        told_better = after is not None and _is_control(one)
+        told_better = (
+            after is not None and _is_control(one) and not _is_exit(_chain_end(several[n:]))
+        )
         yield replace(one, follows=caused or inner or told_better)
+
+
+def _chain_end(several: Sequence[Raised]) -> Raised:
+    """The last exception that the first of them led to."""
+    return next((one for one in several if one.link is Link.NONE), several[-1])
+
+
+def _is_exit(one: Raised) -> bool:
+    """Whether it only leaves the program: why, says what was raised before."""
+    return one.name.rpartition(".")[2] in {"SystemExit", "Exit"}
 
 
 def _is_control(one: Raised) -> bool:

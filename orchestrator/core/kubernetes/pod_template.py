@@ -55,7 +55,7 @@ def pod_template(
             math.ceil(plan.budgets.grace_s) + SWEEP_S,
             (f"the grace of the ranks, {plan.budgets.grace_s:g} s, and time to find leftovers",),
         ),
-        **_network(settings),
+        **network_fields(settings),
         **({"nodeSelector": dict(settings.node_selector)} if settings.node_selector else {}),
         "containers": [_container(plan, group, settings, volumes)],
         "volumes": [{"name": volume.name, **volume.source} for volume in volumes],
@@ -63,7 +63,8 @@ def pod_template(
     return {"metadata": {"labels": dict(labels)}, "spec": spec}
 
 
-def _network(settings: PodSettings) -> dict[str, object]:
+def network_fields(settings: PodSettings) -> dict[str, object]:
+    """What a pod says of its network."""
     if not settings.host_network:
         return {}
     # Without this policy a pod in the host's network does not know the names of other pods.

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.kubernetes.settings import MAX_HOST_CHARACTERS, POD_SUFFIX, PodSettings
-from orchestrator.core.launchers import LAUNCHERS, known_launcher
+from orchestrator.core.launchers import LAUNCHERS, Launcher, known_launcher
 from orchestrator.core.model import devices
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts, Gpu
@@ -64,13 +64,18 @@ def _obstacles(request: RunRequest, settings: PodSettings, probing: bool) -> Ite
 def _impossible_work(request: RunRequest) -> Iterator[Problem]:
     launcher = known_launcher(request.launcher)
     if launcher is not None and (launcher.scheduler or launcher.knows_addresses):
-        names = ", ".join(n for n, k in LAUNCHERS.items() if not (k.scheduler or k.knows_addresses))
+        names = ", ".join(name for name, kind in LAUNCHERS.items() if _starts_in_pods(kind))
         message = f"--launcher {launcher.name} needs the addresses of nodes, and pods have none yet"
         yield Problem(id="export.launcher", message=message, remedy=f"one of {names}")
     if request.job.workload.shape is Shape.DIVISIBLE:
         message = f"{request.job.workload.name} divides samples, which only a coordinator can lease"
         remedy = "orchestrate run with this inventory, over SSH"
         yield Problem(id="export.samples", message=message, remedy=remedy)
+
+
+def _starts_in_pods(launcher: Launcher) -> bool:
+    asks = launcher.scheduler is not None or launcher.knows_addresses
+    return not (asks or launcher.makes_nodes)
 
 
 def _unserved(request: RunRequest, port: int) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from orchestrator.core.launchers.kubernetes import KUBERNETES
 from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
 from orchestrator.core.launchers.launcher_error import LauncherError
 from orchestrator.core.launchers.launcher_option import LauncherOption
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 LAUNCHERS: Mapping[str, Launcher] = {
-    launcher.name: launcher for launcher in (TORCHRUN, DIRECT, MANUAL, COMMAND, RAY, SLURM)
+    launcher.name: launcher
+    for launcher in (TORCHRUN, DIRECT, MANUAL, COMMAND, RAY, SLURM, KUBERNETES)
 }
 SCHEDULERS: tuple[Scheduler, ...] = tuple(
     launcher.scheduler for launcher in LAUNCHERS.values() if launcher.scheduler is not None
@@ -90,7 +92,7 @@ def choose_launcher(
     meet among themselves alone.
     """
     known = known_launcher(requested)
-    if known is not None:
+    if known is not None and not known.makes_nodes:
         return requested, known.why(options) or "asked for with --launcher"
     if program:
         return "command", "the job is a plain command, not a Python script"

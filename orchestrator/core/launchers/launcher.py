@@ -61,6 +61,7 @@ class Launcher:
     ``needs_world``: it cannot start ranks without making a world of them.
     ``binds_ranks``: our supervisor or shim starts them, and binds them to processors.
     ``knows_addresses``: its processes are given those of all nodes, which must be known by then.
+    ``makes_nodes``: that is all it does; what starts the ranks there is chosen as by ``auto``.
     ``containable``: its processes may run in a container that the supervisor starts.
     ``modules``: what the ranks' interpreter must import for it, whatever the workload needs.
     ``requirement``: what brings them into an environment that is built for the ranks.
@@ -75,6 +76,7 @@ class Launcher:
     needs_world: bool = False
     binds_ranks: bool = False
     knows_addresses: bool = False
+    makes_nodes: bool = False
     containable: bool = False
     modules: tuple[str, ...] = ()
     requirement: str = ""

@@ -33,6 +33,12 @@ LAUNCHERS: Mapping[str, str] = {
     "colossalai": "run",
     "fabric": "run",
     "lightning": "run",
+    # Trainers and submitters that start one of the others, or a job of their own, by themselves.
+    "axolotl": "train",
+    "llamafactory-cli": "train",
+    "ray": "job",
+    "torchx": "run",
+    "tune": "run",
 }
 LAUNCHER_MODULES: Mapping[str, str] = {
     "torch.distributed.run": "torchrun",
@@ -42,11 +48,14 @@ LAUNCHER_MODULES: Mapping[str, str] = {
 }
 # What may stand in front of a command without changing what it is.
 PREFIXES = frozenset(
-    "chrt env exec ionice nice nohup numactl setsid stdbuf taskset time timeout".split()
+    (
+        "chrt compute-sanitizer doas env exec ionice ncu nice nohup numactl setsid stdbuf strace"
+        " sudo taskset time timeout uvx xvfb-run"
+    ).split()
 )
 # Likewise, with the verb that makes them one: environments, profilers.
 PREFIX_VERBS: Mapping[str, str] = {
-    **dict.fromkeys("conda hatch mamba micromamba pdm pipenv poetry rye uv".split(), "run"),
+    **dict.fromkeys("conda hatch mamba micromamba pdm pipenv pixi poetry rye uv".split(), "run"),
     "nsys": "profile",
     "py-spy": "record",
 }
@@ -99,9 +108,14 @@ def is_shell(word: str) -> bool:
 
 
 def typed_python(words: Sequence[str]) -> bool:
-    """Whether a command is a Python behind a prefix, which no launcher is given."""
+    """Whether a command is a Python behind a prefix, which no launcher is given. ``uv run`` and its
+    like take a script or a module for one.
+    """
     command = list(_without_prefix(words))
-    return bool(command) and PYTHON.match(PurePosixPath(command[0]).name) is not None
+    if not command or command == list(words):
+        return False
+    name = PurePosixPath(command[0]).name
+    return PYTHON.match(name) is not None or name.endswith(".py")
 
 
 def typed_warnings(words: Sequence[str]) -> Iterator[str]:
@@ -138,7 +152,11 @@ def _without_prefix(words: Sequence[str]) -> Iterator[str]:
     while rest:
         name = PurePosixPath(rest[0]).name
         if rest[1:2] == [PREFIX_VERBS.get(name)]:
-            rest = _after_options(rest[2:])
+            options, rest = rest[2:], _after_options(rest[2:])
+            before = options[: len(options) - len(rest)]
+            if name == "uv" and not MODULE_FLAGS.isdisjoint(before):
+                rest = ["python", *before, *rest]
+                break
         elif name in PREFIXES:
             rest = _after_options(rest[1:])
         elif name in SHELLS and len(rest) > 2 and SHELL_LINE.match(rest[1]):

@@ -14,6 +14,7 @@ from enum import StrEnum
 from orchestrator.core.base.command import Text
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.container import ContainerSpec
+from orchestrator.core.model.pod_place import PodPlace
 
 
 class Role(StrEnum):
@@ -31,8 +32,11 @@ class TransportKind(StrEnum):
     OPENSSH = "openssh"
     AUTO = "auto"
     LOCAL = "local"
+    KUBERNETES = "kubernetes"
 
 
+# What an inventory may ask for: how a pod is reached follows from who made it.
+DECLARED_TRANSPORTS = tuple(k for k in TransportKind if k is not TransportKind.KUBERNETES)
 # These follow the ssh_config that we read; the others have ssh read its own, or none.
 SSH_LIBRARIES = frozenset({TransportKind.ASYNCSSH, TransportKind.PARAMIKO})
 
@@ -129,7 +133,8 @@ class Expectation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """One declared node. ``workdir`` is where orchestrate keeps its files on the node;
-    ``container`` what its ranks run in, None = nothing.
+    ``container`` what its ranks run in, None = nothing. ``pod``: the one that Kubernetes makes in
+    its place, None = the machine itself.
     """
 
     name: str
@@ -143,6 +148,7 @@ class NodeSpec:
     price_per_hour: float | None = None
     groups: tuple[str, ...] = ()
     container: ContainerSpec | None = None
+    pod: PodPlace | None = None
 
 
 @wire("Cluster")

@@ -184,12 +184,15 @@ class TrainingSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceFigures:
     """The metrics under which a workload reports output tokens/s of all engines, the median time to
-    the first token, and that of each token after it; None = it reports no such thing.
+    the first token, that of each token after it, watts of a GPU, and bytes of an engine's cache;
+    None = it reports no such thing.
     """
 
     throughput: str
     first_token: str | None = None
     token: str | None = None
+    watts: str = "watts"
+    cache: str | None = None
 
 
 @wire("InferenceSource")
@@ -197,18 +200,23 @@ class InferenceFigures:
 class InferenceSource:
     """Which parameters of a workload say what the built-in engine is asked, for predictions.
 
+    ``shape``: the sizes of the model where ``model`` is empty. A number stands for itself.
     ``prompt_words`` are made tokens by ``tokens_per_word``, which is assumed. ``in_flight``:
     requests at once of each engine, or ``shared`` by all; where a ``rate`` of all engines is named
-    it counts for ``duration`` seconds instead, unless ``closed`` holds. ``engines`` of a node: 0,
+    it counts for ``duration`` seconds instead, unless ``closed`` holds. ``batches``: a list of such
+    numbers, one after the other on one engine, whose figures end in ``.batchN``. Where neither is
+    there, an engine answers as many as its memory holds. ``engines`` of a node: 0,
     or None = one for each GPU. ``context``: tokens for which memory is kept, 0 = as the engine
     chooses; None = it takes the memory that it finds. ``only``: as for training.
     """
 
     model: str
-    prompt_words: str
+    shape: str | None = None
+    prompt_words: str | int
     tokens_per_word: float
-    answer: str
-    in_flight: str
+    answer: str | int
+    in_flight: str | None = None
+    batches: str | None = None
     shared: bool = False
     rate: str | None = None
     duration: str | None = None

@@ -24,7 +24,8 @@ class StepRecordKind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """One line of the log; ``at`` in seconds since the epoch. ``status`` and ``exit_code`` are
-    those of a finished run; ``seconds``: how long the run was under way before it is continued.
+    those of a finished run; ``seconds``: how long the run was under way before it is continued, or
+    until it was over where others brought it to its end.
     """
 
     kind: StepRecordKind
@@ -113,7 +114,7 @@ def after_record(outcome: StepOutcome, record: StepRecord) -> StepOutcome:
                 exit_code=record.exit_code,
                 reason=record.reason,
                 since=None,
-                seconds=outcome.seconds_until(record.at),
+                seconds=record.seconds or outcome.seconds_until(record.at),
             )
         case StepRecordKind.SKIPPED:
             return replace(outcome, state=StepState.SKIPPED, reason=record.reason)

@@ -16,10 +16,12 @@ from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import InternalError, OrchestrateError, UsageError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.run.state import NEVER_LAUNCHED, NodeState
+from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.state import NEVER_LAUNCHED
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.node_session import SWEEP_STEP
 from orchestrator.engine.oneshot.node_link import node_link
+from orchestrator.engine.support.made_nodes import remove_made_nodes
 from orchestrator.engine.support.replay import replay_journal
 from orchestrator.parsing.replies.supervisor_records import parse_survivors
 
@@ -75,6 +77,13 @@ async def clean_run(folder: RunFolder) -> list[NodeVisit]:
 
 
 async def _visit(request: RunRequest, work: Work) -> list[NodeVisit]:
+    left = await remove_made_nodes(request)
+    if left is not None:
+        detail = f"not removed: {', '.join(left)}" if left else "nothing is left of what was made"
+        return [
+            NodeVisit(spec.name, not left, detail, answered=not left)
+            for spec in request.cluster.workers
+        ]
     return list(await asyncio.gather(*(_one(s, request, work) for s in request.cluster.workers)))
 
 

@@ -76,15 +76,17 @@ class EventLog:
 
 
 def last_line(*paths: str) -> str:
-    """The last line with content in the first of ``paths`` that has one, without what steers a
-    terminal.
+    """The last line with words in the first of ``paths`` that has one, without what steers a
+    terminal: boxes and rules below the words have none.
     """
+    drawn = ""
     for path in paths:
         for line in reversed(_tail(path).replace(b"\r", b"\n").split(b"\n")):
-            text = _printable(line.decode(errors="replace"))
-            if text:
-                return text[:LAST_LINE_CHARACTERS]
-    return ""
+            text = _printable(line.decode(errors="replace"))[:LAST_LINE_CHARACTERS]
+            if any(c.isalnum() for c in text):
+                return text
+            drawn = drawn or text
+    return drawn
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
-from orchestrator.core.model.inventory import TransportKind
+from orchestrator.core.model.inventory import DECLARED_TRANSPORTS
 from orchestrator.parsing.inputs.container_schema import Container
 from orchestrator.parsing.inputs.destinations import (
     LOGIN,
@@ -97,7 +97,7 @@ Host = Annotated[str, AfterValidator(check_host)]
 if TYPE_CHECKING:
     TransportName = str
 else:  # derived, so that a transport is declared once
-    TransportName = Literal[tuple(kind.value for kind in TransportKind)]
+    TransportName = Literal[tuple(kind.value for kind in DECLARED_TRANSPORTS)]
 
 
 class GpuEntry(Strict):

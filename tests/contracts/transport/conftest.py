@@ -15,12 +15,14 @@ from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import ExitCode, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from tests.contracts.transport.sshd import Sshd
+from tests.kubernetes.cluster.one_pod import serve_pod
 
 # Fast enough to see a silent link die within a second, slow enough for a busy machine.
 QUICK = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_count=4)
 
 Open = Callable[..., Coroutine[Any, Any, Transport]]
 WAYS = [kind for kind in TransportKind if kind is not TransportKind.AUTO]  # which is one of these
+NOT_SSH = (TransportKind.LOCAL, TransportKind.KUBERNETES)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +57,7 @@ def kind(request: pytest.FixtureRequest) -> TransportKind:
     return TransportKind(request.param)
 
 
-@pytest.fixture(params=[kind for kind in WAYS if kind is not TransportKind.LOCAL])
+@pytest.fixture(params=[kind for kind in WAYS if kind not in NOT_SSH])
 def ssh_kind(request: pytest.FixtureRequest) -> TransportKind:
     """Every transport that is SSH."""
     return TransportKind(request.param)
@@ -92,6 +94,15 @@ async def connect() -> AsyncIterator[Open]:
 
 
 @pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeSpec]:
+    """A pod whose commands are processes of this machine, behind an API server and kubectl."""
+    with serve_pod(tmp_path) as (spec, variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield spec
+
+
+@pytest.fixture
 async def transport(
     kind: TransportKind, connect: Open, request: pytest.FixtureRequest
 ) -> Transport:
@@ -99,6 +110,8 @@ async def transport(
     if kind is TransportKind.LOCAL:
         endpoint = SshEndpoint(host="localhost")
         return await connect(NodeSpec(name="here", transport=kind, ssh=endpoint))
+    if kind is TransportKind.KUBERNETES:
+        return await connect(request.getfixturevalue("pod"))
     return await connect(request.getfixturevalue("sshd"), kind)
 
 

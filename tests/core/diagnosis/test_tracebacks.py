@@ -172,3 +172,67 @@ def test_the_exception_of_another_rank_that_one_carries_is_told() -> None:
     )
 
     assert first(log).id == "CKPT-SHAPE-001"
+
+
+def test_an_exit_at_the_end_of_a_chain_says_nothing() -> None:
+    """What was tried before, and raised first, does."""
+    log = raised("KeyError: 'iteration'") + HANDLED + raised("KeyError: 'total_iters'")
+    log += HANDLED + raised("SystemExit")
+
+    assert first(log).cause.endswith("raised KeyError: 'iteration'")
+
+
+GROUP = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "/srv/a.py", line 2, in <module>
+  |     raise ExceptionGroup("two", [ValueError("bad row"), KeyError("b")])
+  | ExceptionGroup: two (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: bad row
+    +---------------- 2 ----------------
+    | KeyError: 'b'
+    +------------------------------------
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "[rank0]: ", "n1: 2026-12-01 10:00:00 ERROR "])
+def test_the_members_of_a_group_are_told(prefix: str) -> None:
+    """Those that were never raised have no traceback of their own."""
+    log = "\n".join(prefixed(prefix, GROUP)) + "\n"
+
+    names = [one.name for one in find_raised(log)]
+
+    assert names == ["ExceptionGroup", "ValueError", "KeyError"]
+    assert first(log).cause.endswith("raised ValueError: bad row")
+
+
+def test_a_group_whose_members_have_tracebacks_is_not_the_cause() -> None:
+    inner = prefixed("    | ", raised("FileNotFoundError: [Errno 2] No such file: '/data/x'"))
+    log = "\n".join([*GROUP.splitlines()[:5], *inner, "    +-----------"]) + "\n"
+
+    assert first(log).evidence[0].line == 9
+
+
+def test_a_group_without_members_is_told_itself() -> None:
+    """A log may be cut off there."""
+    log = "\n".join(GROUP.splitlines()[:4]) + "\n"
+
+    assert "ExceptionGroup: two" in first(log).cause
+
+
+def test_words_of_a_thrown_object_that_a_rule_knows_are_the_cause() -> None:
+    log = "terminate called after throwing an instance of 'x::Exception'\n"
+    log += "  what():  Assertion failed: Failed: MPI error mpiUtils.cpp:211 '6'\n"
+
+    assert first(log).id == "LAUNCH-MPI-007"
+
+
+@pytest.mark.parametrize("words", ["NIXL_ERR_BACKEND", "it failed, see the root cause above"])
+def test_an_exception_that_says_nothing_yields_to_lines_that_do(words: str) -> None:
+    """Alone it is told, with the remark that it does not say why."""
+    log = raised(f"lib.BackendError: {words}")
+    reason = "[17.1] [n1:28:3]  ib.c:1  UCX  ERROR no transport to n2\n"
+
+    assert first(reason + log).id == "UCX-001"
+    assert first(log).id == "PY-EXC-002"
+    assert first(log).confidence is Confidence.POSSIBLE

@@ -30,6 +30,7 @@ OPENMPI_REFUSED = (
     *("n1 slots=2\nn1.lab slots=3\n", "n1 slots=2 cpu=3\n", "n1 slots\n", "n1 slots=2 slots=2\n"),
     *("n1 slots=+2\n", "n1 slots=2;\n", 'n1 slots="2"\n', "n1 slots=2 max_slots=0\n"),
     *("a.b.c slots=1\na.b.d slots=2\n", "n1 slots=2\nn1 slots=0\n", "+n0 slots=2\n"),
+    *("n1 slots=6\nn1 max_slots=4\n", "n1 max_slots=4\nn1 max_slots=4\n", "n1\nn1 max_slots=1\n"),
 )
 MPICH_FORMS = (
     *("{h}:{n}", "{h}", "{h}:{n} user=bob", "{h}:{n}#c", "# c\n{h}:{n}  # c", "bob@{h}:{n}"),

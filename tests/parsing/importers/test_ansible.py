@@ -394,3 +394,24 @@ def test_a_dynamic_inventory_is_named_as_such() -> None:
         with pytest.raises(UsageError) as caught:
             parse_ansible(text, "hosts.yml")
         assert "ansible-inventory -i FILE --list --yaml" in str(caught.value)
+
+
+def test_a_host_called_as_its_group_gives_it_its_variables() -> None:
+    """As Ansible sets them: by name, groups first; above the group they are the host's own."""
+    imported = parse_ansible("[gpu]\ngpu ansible_user=ops\ngpu2\n", "hosts")
+    assert routes(loaded(imported)) == {"gpu": "ops@gpu", "gpu2": "ops@gpu2"}
+    told = "gpu is a host and a group: Ansible gives what stands behind the host to the group"
+    assert imported.warnings == (f"hosts:2: {told}",)
+
+    before = parse_ansible("gpu ansible_user=ops\n[gpu]\ngpu2\n", "hosts")
+    assert routes(loaded(before)) == {"gpu": "ops@gpu", "gpu2": "gpu2"}
+
+
+def test_who_is_below_ungrouped_has_its_variables() -> None:
+    """And who is named there and elsewhere has not."""
+    text = (
+        "ungrouped: {hosts: {both: }, vars: {ansible_user: ops},"
+        " children: {low: {hosts: {below: , both: }}}}\n"
+    )
+    found = routes(loaded(parse_ansible(text, "hosts")))
+    assert found == {"both": "both", "below": "ops@below"}

@@ -96,8 +96,9 @@ def _generated_tokenizer(node: NodeRun) -> str:
     if not node.work.own_engines:
         return node.work.targets[0].model
     from orchestrate_serving.builtin.model import locate_model
+    from orchestrate_serving.settings import known_shape
 
-    return locate_model("")
+    return locate_model("", shape=known_shape(node.settings.shape))
 
 
 def _write_prompts(node: NodeRun, tool: PeerTool, load: PeerLoad) -> None:

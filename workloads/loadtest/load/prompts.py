@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from orchestrate_serving.words import made_up_word
+
 from ..base.job import Ask
 
 # All prompts are held in memory, in every sending process.
@@ -17,7 +19,6 @@ MAX_LINES = 200_000
 MAX_LINE_BYTES = 4 * 1024 * 1024
 GENERATED = 64
 MAX_WORDS = 100_000
-CONSONANTS, VOWELS = "bdfgklmnprstv", "aeiou"
 
 
 class InputError(ValueError):
@@ -93,11 +94,7 @@ def generate_prompts(words: int, seed: int) -> list[Ask]:
 
 
 def _text(random: Random, words: int) -> str:
-    return " ".join(_word(random) for _ in range(words))
-
-
-def _word(random: Random) -> str:
-    return "".join(random.choice(CONSONANTS) + random.choice(VOWELS) for _ in range(2))
+    return " ".join(made_up_word(random) for _ in range(words))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,6 +21,7 @@ class Settings:
     engines: int
     tensor_parallel: int
     model: str
+    shape: str
     api: str
     arrival: str
     rate: float

@@ -34,29 +34,55 @@ def cache_bytes_per_token(shape: Shape, dtype: torch.dtype) -> int:
     return 2 * shape.layers * shape.kv_heads * shape.head_size * dtype.itemsize
 
 
+Kept = tuple[torch.Tensor, torch.Tensor]
+
+
 def prefill(
-    weights: Weights, cache: Cache, tokens: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor
+    weights: Weights,
+    cache: Cache,
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    slots: torch.Tensor,
+    *,
+    kept: Kept | None = None,
 ) -> torch.Tensor:
     """Logits (rows, vocabulary) after each prompt; its keys and values are in its slot then.
 
     ``tokens`` are (rows, width), padded on the right: a token attends to those before it alone,
     so padding changes nothing, and what it leaves in the cache is overwritten before it is read.
+    ``kept``: row and place of each token that is no padding, row by row; then only these pass
+    through everything but attention.
     """
-    width = tokens.shape[1]
+    shape, width = tokens.shape, tokens.shape[1]
     cos, sin = weights.cos[:width, None], weights.sin[:width, None]
+    if kept is not None:
+        tokens = tokens[kept]
+        cos, sin = weights.cos[kept[1], None], weights.sin[kept[1], None]
     hidden = functional.embedding(tokens, weights.embedding)
     for place, layer in enumerate(weights.layers):
         queries, keys, values = _project(weights, layer, hidden)
         queries, keys = _rotate(queries, cos, sin), _rotate(keys, cos, sin)
+        if kept is not None:
+            queries, keys, values = (_padded(each, kept, shape) for each in (queries, keys, values))
         keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         cache.keys[place][slots, :, :width] = keys
         cache.values[place][slots, :, :width] = values
         mixed = functional.scaled_dot_product_attention(
             queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=True
         )
-        hidden = _finish_layer(weights, layer, hidden, mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        hidden = _finish_layer(weights, layer, hidden, mixed if kept is None else mixed[kept])
+    if kept is not None:
+        return _logits(weights, hidden[lengths.cumsum(0) - 1])
     last = hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1]
     return _logits(weights, last)
+
+
+def _padded(values: torch.Tensor, kept: Kept, shape: torch.Size) -> torch.Tensor:
+    """(tokens, heads, head_size) as (rows, width, heads, head_size), with zeros as padding."""
+    padded = values.new_zeros(*shape, *values.shape[1:])
+    padded[kept] = values
+    return padded
 
 
 def decode(

@@ -84,17 +84,27 @@ class HubModel:
         return found
 
 
-def load_model(source: str, *, dtype: str, device: str, made: bool = False, seed: int = 0) -> Model:
-    """Load a model; ``source`` "" is the generated one of ``seed``.
+def load_model(
+    source: str,
+    *,
+    dtype: str,
+    device: str,
+    made: bool = False,
+    seed: int = 0,
+    shape: str = "",
+    cache_dir: str = "",
+) -> Model:
+    """Load a model; ``source`` "" is the named ``shape`` with random weights, or the generated one
+    of ``seed``, which are kept in ``cache_dir``.
 
     ``made``: weights of its shape are drawn at random, and of its files only the configuration and
     the tokenizer are read. Raises :class:`UnsupportedModel`, and what transformers raises.
     """
-    folder = locate_model(source, seed)
+    folder = locate_model(source, seed, cache_dir, shape)
     config = _config(folder)
     shape_of(config)  # refused before anything large is read
     precision, place = PRECISIONS[dtype], torch.device(device)
-    if made:
+    if made or shape:
         weights = random_weights(config, precision, place, seed)
         defaults: Any = None
     else:
@@ -102,19 +112,34 @@ def load_model(source: str, *, dtype: str, device: str, made: bool = False, seed
         weights, defaults = take_weights(network, place), network.generation_config
     tokenizer = _tokenizer(folder)
     ends = _ends(defaults, config, tokenizer, weights.shape.vocabulary)
-    return Model(name=source or GENERATED, weights=weights, tokenizer=tokenizer, ends=ends)
+    return Model(name=source or shape or GENERATED, weights=weights, tokenizer=tokenizer, ends=ends)
 
 
 def load_any_model(
-    source: str, *, dtype: str, device: str, made: bool = False, seed: int = 0
+    source: str,
+    *,
+    dtype: str,
+    device: str,
+    made: bool = False,
+    seed: int = 0,
+    shape: str = "",
+    cache_dir: str = "",
 ) -> Model | HubModel:
     """The same; a family that the decoder does not know is left to transformers, unless weights are
     to be drawn. Raises :class:`UnsupportedModel`, and what transformers raises.
     """
     try:
-        return load_model(source, dtype=dtype, device=device, made=made, seed=seed)
+        return load_model(
+            source,
+            dtype=dtype,
+            device=device,
+            made=made,
+            seed=seed,
+            shape=shape,
+            cache_dir=cache_dir,
+        )
     except UnsupportedModel as error:
-        if made:
+        if made or shape:
             raise
         return load_hub_model(source, dtype=dtype, device=device, why=str(error))
 
@@ -129,8 +154,14 @@ def load_hub_model(source: str, *, dtype: str, device: str, why: str) -> HubMode
     return HubModel(name=source, network=network, tokenizer=tokenizer, ends=ends, why=why)
 
 
-def locate_model(source: str, seed: int = 0, cache_dir: str = "") -> str:
-    """A folder on this node that holds the model's files; those of a hub name are fetched."""
+def locate_model(source: str, seed: int = 0, cache_dir: str = "", shape: str = "") -> str:
+    """A folder on this node that holds the model's files; those of a hub name are fetched, and of a
+    named ``shape`` there are only its configuration and a tokenizer.
+    """
+    if shape and not source:
+        from orchestrate_models.shape_folder import ensure_shape_folder
+
+        return str(ensure_shape_folder(shape, cache_dir))
     if not source:
         return str(tiny_model.ensure_model(seed, cache_dir))
     if Path(source).is_dir():

@@ -101,6 +101,7 @@ def _load_model(options: argparse.Namespace) -> Model | HubModel:
             device=device,
             made=options.random_weights,
             seed=options.seed,
+            shape=options.shape,
         )
     except UnsupportedModel as error:
         raise LoadFailed(
@@ -108,7 +109,9 @@ def _load_model(options: argparse.Namespace) -> Model | HubModel:
             "--random-weights, or set engine=vllm, sglang or transformers"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise LoadFailed(f"{options.model or 'the generated model'}: {error}") from error
+        raise LoadFailed(
+            f"{options.model or options.shape or 'the generated model'}: {error}"
+        ) from error
 
 
 def _engine_options(options: argparse.Namespace) -> EngineOptions:
@@ -124,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="orchestrate_serving.builtin.server", description=__doc__)
     add = parser.add_argument
     add("--model", default="", help="folder or hub name; empty = a small generated one")
+    add("--shape", default="", help="sizes of a known model, with random weights; no download")
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8000)
     add("--dtype", choices=["auto", "bf16", "fp32"], default="auto")

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from .decoder import Cache, decode, prefill
+from .decoder import Cache, Kept, decode, prefill
 from .options import AUTO, TRITON, EngineOptions
 from .slots import ROUND_TOKENS, Sequence, bucket_of, rounded, row_buckets
 from .weights import Weights
 
 LEAST_USED = 256  # recorded steps read this much of the cache at least, then powers of two
 COLDEST = 1e-5
+FULL = 0.9  # of a batch of prompts: with less padding all of it is computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,8 @@ class Steps:
         self._positions[slots] = lengths
         self._forbidden[slots] = self._here(least)
         self._temperatures[slots] = self._here(temperatures)
-        logits = prefill(self._weights, self._cache, tokens, lengths, slots)
+        kept = self._kept(prompts, width)
+        logits = prefill(self._weights, self._cache, tokens, lengths, slots, kept=kept)
         chosen = self._choose(logits, slots, sampled=any(temperatures))
         self._tokens[slots] = chosen
         for sequence in sequences:
@@ -164,6 +166,15 @@ class Steps:
             )
             self._active.copy_(was)
         return self._graphs[key]
+
+    def _kept(self, prompts: Items[Items[int]], width: int) -> Kept | None:
+        """Row and place of what is no padding, where leaving that out is worth more kernels."""
+        sizes = [len(prompt) for prompt in prompts]
+        if len(prompts) == 1 or sum(sizes) > FULL * len(prompts) * width:
+            return None
+        rows = [row for row, size in enumerate(sizes) for _ in range(size)]
+        places = [place for size in sizes for place in range(size)]
+        return self._here(rows), self._here(places)
 
     def _readable(self, longest: int) -> int:
         """How much of the cache a step reads for slots of at most ``longest`` tokens."""

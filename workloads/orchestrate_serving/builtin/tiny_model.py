@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -39,36 +39,39 @@ TEXTS = 400  # generated prompts that the tokenizer learns from
 
 
 def cached_model(seed: int, cache_dir: str = "") -> Path:
-    """Return the folder where this node keeps, or will keep, the model of this seed.
+    """Return the folder where this node keeps, or will keep, the model of this seed."""
+    return models_folder(cache_dir) / f"tiny-{recipe_digest(str(seed), __file__)[:16]}"
 
-    ``cache_dir`` is the folder of such models; ``""`` is one in the user's cache.
-    """
+
+def models_folder(cache_dir: str = "") -> Path:
+    """Where models that are made here are kept: ``cache_dir``, or a folder in the user's cache."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrate-models"
-    return Path(cache_dir or root) / f"tiny-{_recipe_digest(seed)[:16]}"
+    return Path(cache_dir or root)
 
 
 def ensure_model(seed: int, cache_dir: str = "") -> Path:
     """Make the model unless it is in the cache already; return its folder, which is complete."""
     target = cached_model(seed, cache_dir)
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _published(target) as folder:
+        with published(target) as folder:
             _make(folder, seed)
     return target
 
 
-def _recipe_digest(seed: int) -> str:
-    digest = hashlib.sha256(str(seed).encode())
+def recipe_digest(what: str, *sources: str) -> str:
+    """Of ``what``, the libraries and the ``sources`` (files) that a model is made by."""
+    digest = hashlib.sha256(what.encode())
     for library in ("torch", "transformers", "tokenizers"):
         digest.update(version(library).encode())
-    for source in (__file__, words.__file__):
+    for source in (*sources, words.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 
 
 @contextmanager
-def _published(target: Path) -> Iterator[Path]:
+def published(target: Path) -> Iterator[Path]:
     """Give a folder to fill that appears under its name only when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield folder
@@ -84,7 +87,7 @@ def _published(target: Path) -> Iterator[Path]:
 def _make(folder: Path, seed: int) -> None:
     from safetensors.torch import save_file
 
-    tokenizer = _train_tokenizer()
+    tokenizer = wrap_tokenizer(train_tokenizer(VOCABULARY_SIZE, prompt_texts()))
     model = _new_model(tokenizer)
     weights = {
         name: _random_weights(f"{seed} {name}", parameter)
@@ -126,26 +129,39 @@ def _new_model(tokenizer: Any) -> Any:
         return LlamaForCausalLM(config)
 
 
-def _train_tokenizer() -> Any:
-    """A byte-level BPE that puts a begin token before every text, as Llama's does."""
+def prompt_texts() -> Iterator[str]:
+    """What a tokenizer learns from: prompts as :mod:`..words` makes them."""
+    return (words.generate_text(n, seed=0, words=64) for n in range(TEXTS))
+
+
+def train_tokenizer(vocabulary: int, texts: Iterable[str]) -> Any:
+    """A byte-level BPE of at most so many tokens that puts a begin token before every text, as
+    Llama's does; as the library `tokenizers` has it.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=vocabulary,
+        min_frequency=2,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = (words.generate_text(n, seed=0, words=64) for n in range(TEXTS))
     tokenizer.train_from_iterator(texts, trainer)
     begin = (SPECIAL_TOKENS[1], tokenizer.token_to_id(SPECIAL_TOKENS[1]))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPECIAL_TOKENS[1]} $A", special_tokens=[begin]
     )
+    return tokenizer
+
+
+def wrap_tokenizer(tokenizer: Any) -> Any:
+    """The same as transformers has it, with a chat template."""
+    from transformers import PreTrainedTokenizerFast
+
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL_TOKENS[0],

@@ -129,7 +129,7 @@ def kubernetes(words: tuple[str, ...], out: Path | None, probe: bool, **given: A
 def _parse_settings(workload: str, given: Mapping[str, Any]) -> PodSettings:
     """Raises ``UsageError``."""
     from orchestrator.core.kubernetes.settings import PodSettings
-    from orchestrator.parsing.inputs import pod_options
+    from orchestrator.parsing.inputs.pods import pod_options
 
     code, claim = pod_options.parse_code_place(given["code"])
     name = given["name"] or pod_options.default_name(workload) or workload

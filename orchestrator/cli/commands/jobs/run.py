@@ -73,10 +73,9 @@ def run(
         options = as_foreground(options)
     layout = Layout.from_environment(os.environ)
     chosen = _choose_run_id(layout, run_id, options, words)
-    request, snapshot = _load_run(layout, options, words)
+    request, snapshot = _load_run(layout, options, words, chosen)
     request = replace(
         request,
-        run_id=chosen,
         token=secrets.token_hex(8),
         fail_on_degraded=fail_on == "degraded",
         wait_s=wait,
@@ -116,7 +115,7 @@ def _choose_run_id(
 
 
 def _load_run(
-    layout: Layout, options: JobOptions, words: tuple[str, ...]
+    layout: Layout, options: JobOptions, words: tuple[str, ...], run_id: str
 ) -> tuple[RunRequest, Snapshot]:
     from dataclasses import replace
     from pathlib import Path
@@ -125,7 +124,7 @@ def _load_run(
     from orchestrator.cli.load_request import load_request, require_load_generator, take_code
     from orchestrator.view.terminal.text import brief_text
 
-    request = load_request(options, words, run_id="")
+    request = load_request(options, words, run_id=run_id)
     require_load_generator(request)
     snapshot = take_code(layout, request.job)
     for warning in snapshot.warnings:

@@ -91,6 +91,9 @@ class _Hosts:
         self._dropped: dict[str, None] = {}
 
     def add_all(self) -> None:
+        for name, line in self._inventory.shared.items():
+            what = "is a host and a group: Ansible gives what stands behind the host to the group"
+            self._found.warn(f"{shorten_text(name)} {what}", line)
         for host, groups, variables in resolve_variables(self._inventory, self._read_vars):
             self._add(host, groups, variables)
         self._tell("variables of Ansible that are not taken", self._dropped)

@@ -53,6 +53,7 @@ class AnsibleInventory:
         self.groups: dict[str, AnsibleGroup] = {ALL: AnsibleGroup(), UNGROUPED: AnsibleGroup()}
         self.hosts: dict[str, dict[str, Value]] = {}
         self.lines: dict[str, int] = {}
+        self.shared: dict[str, int] = {}  # hosts whose variables a group of their name took
 
     def add_group(self, name: str) -> None:
         self.groups.setdefault(name, AnsibleGroup())
@@ -60,11 +61,18 @@ class AnsibleInventory:
     def add_host(
         self, group: str, name: str, port: int | None, variables: Variables, line: int
     ) -> None:
-        """Put a host into a group. A port behind its name counts where it is named first only."""
+        """Put a host into a group. A port behind its name counts where it is named first only.
+
+        Variables of a host that is called as a group above it are that group's: Ansible sets
+        them by name, and looks among the groups first.
+        """
         if name not in self.hosts:
             self.hosts[name] = {"ansible_port": port} if port else {}
             self.lines[name] = line
-        self.hosts[name].update(variables)
+        owner = self.groups[name].variables if name in self.groups else self.hosts[name]
+        owner.update(variables)
+        if variables and name in self.groups:
+            self.shared[name] = line
         self.groups[group].hosts[name] = None
 
     def add_child(self, parent: str, child: str) -> bool:
@@ -102,13 +110,14 @@ class Lineage:
                 self._of_host.setdefault(host, set()).update(above)
 
     def groups_of(self, host: str) -> list[str]:
-        """The groups that ``host`` is in, but for ``all``, the one that counts most last.
+        """The groups that ``host`` is in, but for ``all``, the one that counts most last. Who is
+        named in ``ungrouped`` and in another group is not in it; a group below it is.
 
         The deeper group counts more; among equals the one of higher priority, then the one whose
         name comes later in the alphabet.
         """
         names = self._of_host.get(host, set()) - {ALL}
-        if len(names) > 1:
+        if len(names) > 1 and host in self._groups[UNGROUPED].hosts:
             names.discard(UNGROUPED)
         return sorted(names or {UNGROUPED}, key=self._rank)
 

@@ -106,7 +106,10 @@ def _count_openmpi(entries: list[HostfileEntry], found: Collector) -> dict[str, 
             found.unknown(what, entry.line, host)
         else:
             known = totals[host]
-            totals[host] = (1 if known is None else known) + 1
+            totals[host] = total = (1 if known is None else known) + 1
+            if entry.most is not None and entry.most < total:
+                what = "max_slots is less than the slots of this host's lines"
+                found.unknown(what, entry.line, host)
     return totals
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from orchestrator.parsing.inputs.validation import Strict
 from orchestrator.parsing.inputs.workloads.condition_schema import Conditions
 from orchestrator.parsing.inputs.workloads.schema_types import Label, Number, ParameterName
+
+Count = Annotated[int, Field(gt=0, strict=True)]
 
 
 class TrainingEntry(Strict):
@@ -35,17 +39,35 @@ class FiguresEntry(Strict):
     throughput: Label = Field(description="Output tokens per second of all engines")
     first_token: Label | None = Field(default=None, description="Median time to the first token")
     token: Label | None = Field(default=None, description="Median time of each token after it")
+    watts: Label = Field(default="watts", description="Mean power of a GPU")
+    cache: Label | None = Field(
+        default=None, description="Bytes that an engine keeps for keys and values"
+    )
 
 
 class InferenceEntry(Strict):
     """What the built-in engine is asked, for predictions: names of parameters."""
 
     model: ParameterName = Field(description="A str parameter: the model's name or folder")
-    prompt_words: ParameterName = Field(description="An int parameter: words of a prompt")
+    shape: ParameterName | None = Field(
+        default=None, description="A choice parameter: sizes with random weights, without a model"
+    )
+    prompt_words: ParameterName | Count = Field(
+        description="An int parameter: words of a prompt; or a number"
+    )
     tokens_per_word: Number = Field(gt=0, le=16, description="What is assumed of them")
-    answer: ParameterName = Field(description="An int parameter: tokens of an answer")
-    in_flight: ParameterName = Field(
-        description="An int parameter: requests that are answered at once"
+    answer: ParameterName | Count = Field(
+        description="An int parameter: tokens of an answer; or a number"
+    )
+    in_flight: ParameterName | None = Field(
+        default=None,
+        description="An int parameter: requests that are answered at once; without it and batches "
+        "an engine answers as many as its memory holds",
+    )
+    batches: ParameterName | None = Field(
+        default=None,
+        description="A str parameter: numbers of requests at once, with commas, one after the "
+        "other on one engine; the figures of N are called NAME.batchN",
     )
     shared: bool = Field(
         default=False, description="in_flight is of all engines together, not of each"

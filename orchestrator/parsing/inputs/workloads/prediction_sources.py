@@ -19,6 +19,7 @@ from orchestrator.parsing.inputs.workloads.parameter_rules import (
 from orchestrator.parsing.inputs.workloads.prediction_schema import InferenceEntry, TrainingEntry
 from orchestrator.parsing.inputs.yaml_source import Document, InputProblem
 
+_STRINGS = ("model", "batches")
 _FLOATS = ("rate", "duration")
 _INTS = ("prompt_words", "answer", "in_flight", "engines", "context")
 
@@ -50,16 +51,17 @@ def make_inference(
     """The section ``inference``, likewise."""
     if entry is None:
         return None
-    wanted = dict.fromkeys(_INTS, ParameterType.INT) | {"model": ParameterType.STR}
-    wanted |= dict.fromkeys(_FLOATS, ParameterType.FLOAT)
-    named = {key: name for key in wanted if (name := getattr(entry, key)) is not None}
+    wanted = dict.fromkeys(_INTS, ParameterType.INT) | dict.fromkeys(_FLOATS, ParameterType.FLOAT)
+    wanted |= dict.fromkeys(_STRINGS, ParameterType.STR) | {"shape": ParameterType.CHOICE}
+    given = {key: name for key in wanted if (name := getattr(entry, key)) is not None}
+    named = {key: name for key, name in given.items() if isinstance(name, str)}
     kinds = {key: wanted[key] for key in named}
     found = [*misnamed("inference", named, kinds, parameters, document)]
     found += conditions_problems(entry.only, ("inference", "only"), parameters, document)
     found += conditions_problems(entry.closed, ("inference", "closed"), parameters, document)
     problems += found
     return InferenceSource(
-        **named,
+        **given,
         tokens_per_word=entry.tokens_per_word,
         shared=entry.shared,
         closed=() if found else make_conditions(entry.closed, parameters),

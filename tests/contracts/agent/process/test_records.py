@@ -138,6 +138,8 @@ def test_what_steers_a_terminal_is_no_last_word(tmp_path: Path, text: str) -> No
         (b"\xff\xfe bad", "\ufffd\ufffd bad"),
         (b"\x1b[31mred\x00", "red"),
         (b"x" * 100_000, "x" * 500),
+        (b"    | KeyError: 'b'\n    +--------\n", "| KeyError: 'b'"),
+        (b"\n ---- \n", "----"),
     ],
 )
 def test_the_last_line(tmp_path: Path, content: bytes, expected: str) -> None:

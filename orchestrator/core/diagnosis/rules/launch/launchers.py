@@ -13,6 +13,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 
 _HOST = r"(?P<target>[\w.-]{1,120})"
 _TASKS = r"tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): "
+_OUTSIDE = " from whatever started it, and the line does not say why"
 
 RULES = (
     Rule(
@@ -40,28 +41,35 @@ RULES = (
     ),
     Rule(
         id="LAUNCH-END-001",
-        title="Ended because another rank failed",
+        title="Ended by a signal from outside",
         domain=Domain.LAUNCH,
-        cause="{who} received SIGTERM, because another rank had failed",
-        remedy="look at the log of the rank that ended first",
+        cause="{who} received SIGTERM{why}",
+        remedy="look at the log of the rank that ended first; where none failed, ask who ended the "
+        "job: scheduler, container engine, an out-of-memory daemon",
         role=LogRole.STOPPED,
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=40,
         signs=(
             sign("closing signal SIGTERM"),
-            sign("death signal, shutting down workers"),
+            # torchrun itself was signalled: that a rank failed would not do that.
+            sign("death signal, shutting down workers", why=_OUTSIDE),
             sign("ChildFailedError"),
-            sign("SignalException: Process"),
+            sign("SignalException: Process", why=_OUTSIDE),
             sign("srun: Job step aborted"),
             sign("srun: Terminating "),
             sign("STEP ", r"\*\*\* STEP \S{1,40} ON \S{1,120} CANCELLED AT \S{1,40} \*\*\*"),
-            sign("SIGTERM", r"(?:Received|Caught|received|caught) (?:signal )?(?:15|SIGTERM)"),
+            sign(
+                "SIGTERM",
+                r"(?:Received|Caught|received|caught) (?:signal )?(?:15|SIGTERM)",
+                why=_OUTSIDE,
+            ),
             sign("mpirun noticed that process rank"),
             sign("Killing subprocess"),
             sign("Terminated", r"(?:^|: line \d{1,6}: {1,4}\d{1,9} )Terminated(?:\s|$)"),
             sign("CancelledError", r"^(?:asyncio\.)?(?:exceptions\.)?CancelledError\b"),
         ),
+        defaults={"why": ", because another rank had failed"},
         consequence="received SIGTERM",
         references=("torchrun", "srun"),
     ),

@@ -16,9 +16,9 @@ RULES = (
         id="LAUNCH-MPI-001",
         title="mpirun finds too few slots",
         domain=Domain.LAUNCH,
-        cause="mpirun was asked for more processes than its hosts have slots ({detail})",
+        cause="mpirun was asked for more processes than its hosts have {places} ({detail})",
         remedy="slots=N for each host of the hostfile, or fewer processes; --oversubscribe starts "
-        "them all the same",
+        "them all the same, --bind-to none leaves them to the kernel",
         confidence=Confidence.CERTAIN,
         weight=84,
         signs=(
@@ -30,8 +30,14 @@ RULES = (
                 "All nodes which are allocated for this job are already filled",
                 r"(?P<detail>All nodes .{1,60} are already filled)",
             ),
+            sign(
+                "would result in binding more",
+                around=r"Node: {1,12}(?P<target>[\w.-]{1,120})",
+                places="CPUs to bind to",
+            ),
+            sign("would result in binding more", places="CPUs to bind to"),
         ),
-        defaults={"detail": "slots"},
+        defaults={"detail": "see the message", "places": "slots"},
         references=("Open MPI",),
     ),
     Rule(
@@ -108,7 +114,10 @@ RULES = (
         role=LogRole.VAGUE,
         advice=Advice.RETRY,
         weight=36,
-        signs=(sign("mpi4py.MPI.Exception", r"mpi4py\.MPI\.Exception: (?P<detail>.{1,120})"),),
+        signs=(
+            sign("mpi4py.MPI.Exception", r"mpi4py\.MPI\.Exception: (?P<detail>.{1,120})"),
+            sign("MPI error", r"Failed:? (?P<detail>MPI error .{1,160})"),
+        ),
         defaults={"detail": "no reason given"},
         consequence="had a failed call of MPI",
         references=("Open MPI", "mpi4py"),
@@ -158,7 +167,8 @@ RULES = (
         domain=Domain.PROGRAM,
         cause="{who} ended the job: {detail}",
         remedy="the lines above it in that rank's log say why",
-        role=LogRole.FAILURE,
+        # Neither says why: what a transport wrote before does.
+        role=LogRole.VAGUE,
         weight=22,
         signs=(
             sign(
@@ -172,6 +182,7 @@ RULES = (
             sign("Fatal error in ", r"(?P<detail>Fatal error in P?MPI_\w{1,40}.{0,80})"),
         ),
         defaults={"detail": "MPI_Abort"},
+        consequence="ended in a failed call of MPI",
         references=("MPI",),
     ),
 )

@@ -36,6 +36,8 @@ RULES = (
             ),
             sign("waiting for GCS to become available"),
             sign("Couldn't reconnect to GCS server"),
+            sign("current node timed out during startup"),
+            sign("node registration may not be complete"),
             sign("Failed to get cluster ID from GCS"),
             sign("Failed to register worker to Raylet"),
             sign(

@@ -159,20 +159,25 @@ RULES = (
             ),
             sign(
                 "CANCELLED AT",
-                rf"\*\*\* JOB \d{{1,12}} ON {_HOST} (?P<reason>CANCELLED) AT \S{{1,40}} \*\*\*",
+                rf"\*\*\* JOB \d{{1,12}} ON {_HOST} (?P<reason>CANCELLED) AT \S{{1,40}} "
+                r"(?:DUE (?i:to) (?!TIME LIMIT|NODE FAILURE|JOB NOT)[\w ]{1,40} )?\*\*\*",
                 confidence=Confidence.LIKELY,
             ),
             sign("preempted", r"(?P<reason>[Ii]nstance (?:was|is being) preempted)"),
             sign("node was preempted", r"the actor's (?P<reason>node was preempted.{0,80})"),
+            # Clouds take instances back: Amazon's, Google's and Azure's words.
+            sign("nterruption notice", r"(?P<reason>(?:[Ss]pot )?.{0,24}nterruption notice)"),
+            sign("reempt", r"(?P<reason>[Pp]reempt(?:ion)? (?:notice|event)|is being preempted)"),
+            sign("nstance", r"(?P<reason>(?:spot|Spot) \w{0,10} ?termination notice)"),
         ),
         defaults={"reason": "cancelled"},
         references=("Slurm",),
     ),
     Rule(
         id="LAUNCH-NODE-001",
-        title="A node failed under Slurm",
+        title="A node failed under its scheduler",
         domain=Domain.HARDWARE,
-        cause="Slurm lost {who}",
+        cause="{scheduler} lost {who}",
         remedy="orchestrate probe that node, and exclude it: --nodes '!NODE'",
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
@@ -180,7 +185,12 @@ RULES = (
         signs=(
             sign("DUE TO NODE FAILURE"),
             sign("Node failure on", rf"Node failure on {_HOST}"),
+            sign("state to ", rf"Setting node {_HOST} state to (?:INVAL|DOWN|FAIL)"),
+            sign(" not responding, setting DOWN", rf"Nodes? {_HOST} not responding"),
+            sign("send to MOM", r"send to MOM '(?P<target>[\w.:-]{1,80})' failed", scheduler="PBS"),
+            sign("MOM rejected/timeout", scheduler="PBS"),
         ),
+        defaults={"scheduler": "Slurm"},
         references=("Slurm",),
     ),
     Rule(

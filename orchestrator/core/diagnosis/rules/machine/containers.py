@@ -36,7 +36,14 @@ RULES = (
             ),
             sign(
                 "nvidia-container-cli",
-                r"nvidia-container-cli: (?P<detail>(?!requirement|.{0,40}nvml error).{1,120})",
+                r"nvidia-container-cli: (?P<detail>(?!requirement|.{0,60}version mismatch)"
+                r".{1,120})",
+            ),
+            # Devices are taken from a running container when its cgroup is written anew.
+            sign(
+                "ailed to initialize NVML: Unknown Error",
+                r"(?P<detail>NVML: Unknown Error)",
+                confidence=Confidence.LIKELY,
             ),
             sign("unresolvable CDI devices", r"(?P<detail>unresolvable CDI devices.{0,60})"),
         ),
@@ -159,12 +166,16 @@ RULES = (
         advice=Advice.RETRY,
         weight=44,
         signs=(
+            # What the wrapper says of itself has no reason; the log that it prints has.
+            sign("failed to import docker image", r"pyxis: failed to import docker image"),
+            sign("couldn't start container", r"pyxis: couldn't start container"),
+            sign("container start failed"),
+            sign("pyxis:  ", r"pyxis: {2,8}(?:\[ERROR\] )?(?P<detail>(?!\[INFO\])\S.{5,160})"),
             sign(
-                "failed to import docker image",
-                r"(?P<detail>pyxis: failed to import docker image)",
+                "pyxis: ",
+                r"error: pyxis: (?P<detail>(?!child |failed to import|couldn't start|printing )"
+                r"[\w-].{5,160})",
             ),
-            sign("couldn't start container", r"(?P<detail>pyxis: couldn't start container)"),
-            sign("container start failed", r"(?P<detail>container start failed.{0,40})"),
             sign("container creation failed", rf"container creation failed{_LAST}"),
             sign("CreateContainerError", r"(?P<detail>CreateContainerError)"),
             sign("OCI runtime create failed", rf"OCI runtime create failed{_LAST}"),

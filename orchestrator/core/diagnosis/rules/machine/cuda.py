@@ -159,6 +159,10 @@ RULES = (
             sign("failed call to cuInit", r"(?P<detail>failed call to cuInit.{0,60})"),
             sign("no GPU resources available", r"(?P<detail>no GPU resources available)"),
             sign(
+                "ailed to initialize NVML",
+                r"initialize NVML: (?P<detail>Insufficient Permissions|Driver Not Loaded)",
+            ),
+            sign(
                 "on a CUDA device but torch.cuda.is_available() is False",
                 r"(?P<detail>torch\.cuda\.is_available\(\) is False)",
             ),
@@ -258,7 +262,7 @@ RULES = (
         id="CUDA-CPU-001",
         title="torch was built without CUDA",
         domain=Domain.LAUNCH,
-        cause="the torch of {who} was built without CUDA",
+        cause="the {package} of {who} was built without CUDA",
         remedy="the wheel of PyTorch's index for the driver's CUDA, in the interpreter that runs "
         "the "
         "ranks: python -c 'import torch; print(torch.version.cuda)'",
@@ -268,7 +272,12 @@ RULES = (
             sign("Torch not compiled with CUDA enabled"),
             sign("Distributed package doesn't have NCCL"),
             sign("ProcessGroupNCCL is only supported with GPUs, no GPUs found"),
+            # Its functions miss the library that only a build for CUDA loads.
+            sign(
+                "NameError: name '", frames=r"site-packages/bitsandbytes/", package="bitsandbytes"
+            ),
         ),
+        defaults={"package": "torch"},
         references=("pytorch",),
     ),
     Rule(
@@ -325,6 +334,7 @@ RULES = (
         confidence=Confidence.POSSIBLE,
         weight=30,
         signs=(
+            sign("Cuda Runtime (", r"Cuda Runtime \((?P<detail>[a-z][\w ]{2,80})\)"),
             sign("CUDA error: ", r"CUDA error: (?P<detail>[a-zA-Z][\w ,/()-]{2,100})"),
             sign("unspecified launch failure", r"(?P<detail>unspecified launch failure)"),
             sign("HIP error: ", r"(?P<detail>HIP error: [a-zA-Z][\w ,/()-]{2,100})"),

@@ -8,11 +8,22 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Domain,
     LogRole,
     Rule,
+    Sign,
     sign,
 )
 
 # Open MPI's words, over several lines.
 _MKDIR = r"Directory: {1,8}(?P<path>/\S{1,200})\s{1,4}[^\n]{0,200}?Error: {1,8}%s"
+# Errors of a device, or of a server or network behind a file.
+_DEVICE = "5|6|19|30|37|52|70|71|103|104|107|108|110|112|113|116|117|121|512"
+
+_KIND = r"(?P<detail>\w{1,40})"
+
+
+def _rust(errors: str, kind: str = r"\w{1,40}") -> Sign:
+    """How programs in Rust write the errors of the system with these numbers."""
+    return sign("Os { code: ", rf"\bOs \{{ code: (?:{errors}), kind: {kind}")
+
 
 RULES = (
     Rule(
@@ -26,6 +37,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=75,
         signs=(
+            _rust("28|122"),
             sign(
                 "No space left on device",
                 r"No space left on device: '(?P<path>/(?!dev/shm)[^']{1,200})",
@@ -83,6 +95,7 @@ RULES = (
         remedy="owner and mode of that path on that node, and chmod +x for a script",
         weight=65,
         signs=(
+            _rust("1|13"),
             sign(
                 "Permission denied",
                 r"PermissionError: \[Errno 13\] Permission denied: '?(?P<path>[^']{1,200})",
@@ -121,6 +134,7 @@ RULES = (
         "node",
         weight=60,
         signs=(
+            _rust("2"),
             sign(
                 "No such file or directory",
                 r"FileNotFoundError: \[Errno 2\] No such file or directory: '?"
@@ -161,6 +175,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=75,
         signs=(
+            _rust("11|23|24", _KIND),
             sign("Too many open files", r"(?P<detail>Too many open files)"),
             sign(
                 "items of ancdata",
@@ -177,6 +192,7 @@ RULES = (
                 r"(?P<detail>BlockingIOError: \[Errno 11\] Resource temporarily unavailable)",
             ),
             sign("Thread creation failed", r"(?P<detail>Thread creation failed)"),
+            sign("OMP: ", r"OMP: (?P<detail>Error #34\b.{0,90}|System error #11\b.{0,60})"),
             sign("inotify", r"(?P<detail>inotify .{0,20}limit reached|inotify_add_watch)"),
         ),
         defaults={"detail": "limit"},
@@ -192,6 +208,7 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         weight=75,
         signs=(
+            _rust(_DEVICE, _KIND),
             sign("Stale file handle", r"(?P<detail>Stale file handle)(?P<path>: '[^']{1,200}')?"),
             sign(
                 "[Errno 5]", r"\[Errno 5\] (?P<detail>Input/output error)(?P<path>: '[^']{1,200}')?"
@@ -212,6 +229,18 @@ RULES = (
             sign("EXT4-fs error", r"(?P<detail>EXT4-fs error .{1,80})"),
             sign("Shutting down filesystem", r"(?P<detail>XFS .{1,60}Shutting down filesystem)"),
             sign("Remote I/O error", r"(?P<detail>Remote I/O error)"),
+            sign("Structure needs cleaning", r"(?P<detail>Structure needs cleaning)"),
+            sign(
+                "transport endpoint shutdown",
+                r"(?P<detail>Cannot send after transport endpoint shutdown)"
+                r"(?P<path>: '[^']{1,200}')?",
+            ),
+            # Whatever its words: an operation on a file met an error of the device or its server.
+            sign(
+                "[Errno ",
+                rf"\[Errno (?:{_DEVICE})\] "
+                r"(?P<detail>[A-Z][\w /-]{3,60})(?P<path>: '[^']{1,200}')",
+            ),
         ),
         defaults={"detail": "input/output error", "path": ""},
         references=("Linux: ESTALE, EIO, EROFS",),

@@ -23,6 +23,7 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=80,
         signs=(
+            sign("Cuda Runtime (out of memory)"),
             sign(
                 "CUDA out of memory",
                 rf"CUDA out of memory\.(?: (?P<asked>Tried to allocate {_SIZE}))?",

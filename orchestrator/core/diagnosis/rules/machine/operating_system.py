@@ -57,6 +57,15 @@ RULES = (
             sign("PBS: job killed: mem"),
             sign("killed by the OOM killer"),
             sign("oom-kill", r"Failed with result 'oom-kill'"),
+            # Daemons that are quicker than the kernel: earlyoom, nohang, systemd-oomd.
+            sign(
+                "ending SIG",
+                r"[Ss]ending SIG(?:TERM|KILL) to .{0,40}\"(?P<program>[^\"]{1,40})\": badness",
+                killer="earlyoom on",
+            ),
+            sign("low memory! at or below SIG", killer="earlyoom on"),
+            sign("due to memory pressure for", killer="systemd-oomd on"),
+            sign("due to memory used", killer="systemd-oomd on"),
             sign("node running low on memory", killer="Ray on", program="a worker"),
             sign(
                 "killed due to memory pressure (OOM)",

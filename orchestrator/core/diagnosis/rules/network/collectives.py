@@ -244,6 +244,7 @@ RULES = (
         weight=64,
         signs=(
             sign("Barrier timed out", r"(?P<detail>Barrier timed out)"),
+            sign("DEADLINE_EXCEEDED", around=r"CoordinationService/(?P<detail>\w{1,40})"),
             sign("agent in error status", r"agent in error status: (?P<detail>.{1,80})"),
             sign("cluster registration failed", r"(?P<detail>cluster registration failed)"),
             sign("may be stuck", r"thread has been (?P<detail>waiting for .{1,60}?) for \d"),
@@ -283,18 +284,22 @@ RULES = (
         id="JAX-RDZV-003",
         title="A JAX process stopped answering",
         domain=Domain.PROGRAM,
-        cause="{who} of JAX stopped sending heartbeats: it crashed, was killed or hangs, and "
-        "this log "
-        "does not say why",
+        cause="{who} of JAX {what}, and this log does not say why",
         remedy="the log of that process; dmesg -T of its node",
         role=LogRole.VICTIM,
         advice=Advice.RETRY,
         weight=70,
         signs=(
             sign("stopped sending heartbeats", around=r"/task:(?P<rank>\d{1,6})"),
+            sign(
+                "with a different incarnation",
+                r"/task:(?P<rank>\d{1,6}) unexpectedly tried to connect",
+                what="restarted while the others still ran",
+            ),
             sign("stopped sending heartbeats"),
             sign("most likely indicates that another task died", confidence=Confidence.POSSIBLE),
         ),
+        defaults={"what": "stopped sending heartbeats (it crashed, was killed or hangs)"},
         consequence="missed another JAX process",
         references=("JAX",),
     ),

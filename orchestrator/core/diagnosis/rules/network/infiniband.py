@@ -17,6 +17,8 @@ _QP = (
     r"(?:.{0,120}?remote GID (?P<peer>[0-9a-fA-F:.]{2,60}))?"
 )
 _QP_DEFAULTS = {"hca": "an unnamed HCA", "peer": "its peer", "error": "no reason given"}
+# With these the adapter refuses what is no memory of the host; a limit says ENOMEM.
+_NO_PEER_MEMORY = r"(?:Bad address|Invalid argument|not supported|error (?:14|22|95)\b)"
 
 RULES = (
     Rule(
@@ -77,6 +79,10 @@ RULES = (
                 r"(?:.{0,200}? hca (?P<hca>[\w.-]{1,40}))?",
             ),
             sign("IBV_WC_RETRY_EXC_ERR"),
+            sign(
+                "ransport retry count exceeded",
+                r"retry count exceeded(?: on (?P<hca>[\w.-]{1,40}(?::\d{1,3})?))?",
+            ),
         ),
         defaults={"peer": "its peer", "hca": "an unnamed HCA"},
         references=("NCCL#426", "NCCL#902", "NCCL#1814", "pytorch#81628"),
@@ -94,7 +100,8 @@ RULES = (
         confidence=Confidence.CERTAIN,
         weight=85,
         signs=(
-            sign("ibv_reg_mr", r"ibv_reg_mr\w{0,20} failed"),
+            sign("ibv_reg_mr", rf"ibv_reg_mr\w{{0,20}} failed(?!.{{0,40}}{_NO_PEER_MEMORY})"),
+            sign("egister memory", r"[Rr]egister memory .{0,60}Cannot allocate memory"),
             sign(
                 "failed with error Cannot allocate memory",
                 r"Call to ibv_(?:create_qp|create_cq|alloc_pd) failed with error Cannot allocate",
@@ -102,6 +109,35 @@ RULES = (
             ),
         ),
         references=("nccl-tests#206",),
+    ),
+    Rule(
+        id="RDMA-REG-001",
+        title="GPU memory cannot be registered for RDMA",
+        domain=Domain.HOST,
+        cause="{who} could not register memory with the RDMA adapter ({error}): memory of a GPU "
+        "needs the driver's nvidia-peermem or DMA-BUF, and UCX its CUDA modules",
+        remedy="modprobe nvidia-peermem, or a kernel and driver with DMA-BUF; ucx_info -d | grep "
+        "cuda; NCCL_NET_GDR_LEVEL=LOC does without GPUDirect",
+        advice=Advice.LOWER_RUNG,
+        weight=84,
+        signs=(
+            sign(
+                "ibv_reg_mr",
+                rf"ibv_reg_mr\w{{0,20}} failed.{{0,40}}(?P<error>{_NO_PEER_MEMORY})",
+            ),
+            sign(
+                "egister memory",
+                rf"ailed to register memory .{{0,80}}(?P<error>{_NO_PEER_MEMORY})",
+            ),
+            sign(
+                "failed to register address",
+                r"failed to register address .{0,40}"
+                r"(?P<error>mem_type .{0,80}\(md supports: .{1,30}\))",
+            ),
+            sign("Couldn't register memory", r"(?P<error>Couldn't register memory.{0,60})"),
+        ),
+        defaults={"error": "no reason given"},
+        references=("NCCL#1939", "Mooncake#281", "NIXL#1628"),
     ),
     Rule(
         id="NCCL-IB-005",
@@ -185,6 +221,11 @@ RULES = (
             ),
             sign("local catastrophic error", r"async .{0,40}(?P<detail>local catastrophic error)"),
             sign("IBV_EVENT_DEVICE_FATAL", r"(?P<detail>IBV_EVENT_DEVICE_FATAL)"),
+            sign(
+                "infiniband ",
+                r"infiniband (?P<hca>[\w.-]{1,40}): (?P<detail>Failed to process command .{1,60})",
+                confidence=Confidence.LIKELY,
+            ),
         ),
         defaults={"hca": "(not named)", "detail": "fatal error"},
         references=("Linux: mlx5 health", "libibverbs: ibv_get_async_event"),
@@ -270,7 +311,10 @@ RULES = (
         "FI_PROVIDER unset unless the cloud's own image sets it",
         advice=Advice.LOWER_RUNG,
         weight=72,
-        signs=(sign("NET/OFI", r"NCCL WARN NET/OFI (?P<detail>.{1,120})"),),
+        signs=(
+            sign("NET/OFI", r"NCCL WARN NET/OFI (?P<detail>.{1,120})"),
+            sign("NET/OFI", r"^WARN\b.{0,120}NET/OFI (?P<detail>.{1,120})"),
+        ),
         defaults={"detail": "see the line"},
         references=("aws-ofi-nccl",),
     ),
@@ -292,6 +336,10 @@ RULES = (
                 "ot completion",
                 r"[Gg]ot completion(?: from peer (?P<peer>[^ ]{1,80}))? with (?:status=|error )"
                 r"(?:IBV_WC_\w{1,40}\()?(?P<error>\d{1,3})\b",
+            ),
+            sign(
+                "ib_mlx5_log.c:",
+                r"ib_mlx5_log\.c:\d{1,5} {1,4}(?:UCX {1,2}ERROR )?(?P<error>[A-Z][\w ]{4,60}) on ",
             ),
         ),
         defaults={"peer": "its peer", "error": "unknown"},

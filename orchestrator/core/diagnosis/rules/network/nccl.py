@@ -11,19 +11,32 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+# What NCCL says at the end of its exceptions, behind the writer's prefix.
+_LAST_ERROR = (
+    r"Last error: ?\n(?:\[\w{1,20}\]:? ?|\([^)\n]{1,80}\) ?){0,3}(?P<detail>\S[^\n]{2,160})"
+)
+
 RULES = (
     Rule(
         id="NCCL-SYS-001",
         title="NCCL failed in a system call",
         domain=Domain.HOST,
-        cause="a system call of NCCL failed on {who}, and the line does not say which",
+        cause="a system call of NCCL failed on {who}: {detail}",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line names the call; a "
         "stale NCCL_GRAPH_FILE or NCCL_TOPO_FILE does this, too",
         role=LogRole.VAGUE,
         advice=Advice.LOWER_RUNG,
         confidence=Confidence.POSSIBLE,
         weight=30,
-        signs=(sign("unhandled system error"), sign("ncclSystemError")),
+        signs=(
+            sign("NCCL WARN Call to ", r"NCCL WARN (?P<detail>Call to \w{1,40} failed.{0,120})"),
+            sign("NCCL WARN Error", r"NCCL WARN (?P<detail>Error:? \w.{1,160})"),
+            sign("unhandled system error", around=_LAST_ERROR),
+            sign("ncclSystemError", around=_LAST_ERROR),
+            sign("unhandled system error"),
+            sign("ncclSystemError"),
+        ),
+        defaults={"detail": "the line does not say which"},
         consequence="saw NCCL fail in a system call",
         references=("NCCL#1240", "NCCL#975"),
     ),
@@ -71,7 +84,7 @@ RULES = (
         id="NCCL-SYS-004",
         title="NCCL gave up",
         domain=Domain.LAUNCH,
-        cause="NCCL failed on {who} ({error}), and the line does not say why",
+        cause="NCCL failed on {who} ({error}){why}",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line tells",
         role=LogRole.VAGUE,
         advice=Advice.RETRY,
@@ -88,8 +101,15 @@ RULES = (
             sign("ncclInternalError"),
             sign("ncclInvalidUsage"),
             sign("ncclInvalidArgument"),
+            # Whatever it warns of is the reason, where it gives up at once.
+            sign(
+                "NCCL WARN ",
+                r"NCCL WARN (?P<error>(?!NET/|Call to |Cuda|Error|Failed to open)[A-Z].{8,160})",
+                around=r" -> [1-7]\b|NCCL (?:error|failure)|nccl(?:Invalid|Internal|System)",
+                why="",
+            ),
         ),
-        defaults={"error": "no reason given"},
+        defaults={"error": "no reason given", "why": ", and the line does not say why"},
         consequence="saw NCCL fail",
         references=("NCCL user guide: troubleshooting",),
     ),
@@ -123,6 +143,26 @@ RULES = (
             sign("Error while creating shared memory segment"),
         ),
         references=("NCCL#290", "NCCL#342", "NCCL#525"),
+    ),
+    Rule(
+        id="NCCL-SHM-002",
+        title="Shared memory of another rank is not there",
+        domain=Domain.HOST,
+        cause="{who} did not find the shared memory of another rank ({error}): the ranks of the "
+        "node are in different containers, something empties /dev/shm, or the other rank ended",
+        remedy="ranks of one node in one container, or docker --ipc=host for all; RemoveIPC=no in "
+        "logind.conf; NCCL_SHM_DISABLE=1 does without",
+        role=LogRole.FAILURE,
+        weight=80,
+        signs=(
+            sign(
+                "Error while attaching to shared memory segment",
+                r"shared memory segment \S{1,80} .{0,30}error: (?P<error>.{1,60})",
+            ),
+            sign("Error while attaching to shared memory segment"),
+        ),
+        defaults={"error": "no reason given"},
+        references=("NCCL#2190",),
     ),
     Rule(
         id="NCCL-GPU-001",

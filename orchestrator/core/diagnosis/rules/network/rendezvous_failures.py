@@ -93,6 +93,11 @@ RULES = (
                 r"Bind for \S{1,60}:(?P<port>\d{1,5}) failed: port is already",
             ),
             sign("is already in use", r"[Pp]ort:? (?P<port>\d{1,5}) is already in use"),
+            sign(
+                "port",
+                r"[Pp]ort:? ['`]?(?P<port>\d{1,5})['`]?,? (?:but another process is utilizing it"
+                r"|(?:is|was) (?:occupied|taken|not available|being used)|is used by)",
+            ),
         ),
         defaults={"port": "it wants"},
         references=("pytorch#126510", "pytorch#85604", "torchtune#1025"),

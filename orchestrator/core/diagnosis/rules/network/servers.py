@@ -11,6 +11,11 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     sign,
 )
 
+_HTTP = (
+    r"site-packages/(?:datasets|huggingface_hub|requests|urllib3|aiohttp|httpx|httpcore|fsspec|s3fs"
+    r"|gcsfs|botocore|streaming|modelscope)/"
+)
+
 RULES = (
     Rule(
         id="NET-DNS-001",
@@ -63,6 +68,16 @@ RULES = (
                 "Could not connect to the endpoint URL",
                 r"endpoint URL: \"(?P<peer>[^\"]{1,120})",
             ),
+            # By the class, where a library for HTTP or data raised it.
+            sign(
+                "Error: ",
+                r"^(?:[\w.]{1,80}\.)?(?:ConnectionError|ServerDisconnectedError|ConnectTimeoutError"
+                r"|ClientConnectorError|ClientPayloadError|ChunkedEncodingError|IncompleteReadError"
+                r"|RemoteProtocolError|ReadError|ConnectError|ProtocolError|EndpointConnectionError"
+                r"): ",
+                frames=_HTTP,
+            ),
+            sign("imeout", r"^(?:[\w.]{1,80}\.)?(?:ReadTimeout|ConnectTimeout)\b", frames=_HTTP),
         ),
         defaults={"peer": "a server"},
         references=("HTTP",),

@@ -13,7 +13,8 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 
 _CONNECT = r"[Cc]onnect(?: to (?P<peer>[^ ]{1,80}))? (?:failed|returned).{0,60}"
 _BRIDGE = (
-    r"(?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}):(?P<address>[^ <]{1,60})"
+    r"(?P<interface>(?:docker|veth|br-|virbr|cni|podman|lxc)[\w.-]{0,20}"
+    r"|[\w.-]{1,20}(?=:(?:fe80:|169\.254\.))):(?P<address>[^ <]{1,60})"
 )
 
 RULES = (
@@ -45,7 +46,7 @@ RULES = (
     ),
     Rule(
         id="NCCL-NET-002",
-        title="A bridge of containers taken for the network",
+        title="An interface taken for the network that others cannot reach",
         domain=Domain.FABRIC,
         cause="NCCL on {who} chose {interface} ({address}), which other nodes cannot reach",
         remedy="set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the interface of: ip route get "
@@ -247,7 +248,7 @@ RULES = (
         id="NCCL-NET-008",
         title="NCCL could not connect to another rank",
         domain=Domain.FABRIC,
-        cause="{who} could not connect to {peer} ({error}): an address of another network, or a "
+        cause="{who} could not {verb} {peer} ({error}): an address of another network, or a "
         "link-local one",
         remedy="set NCCL_SOCKET_IFNAME on each node to the interface of: ip route get PEER; "
         "NCCL_SOCKET_FAMILY=AF_INET avoids link-local IPv6 addresses",
@@ -263,8 +264,18 @@ RULES = (
                 "Invalid argument",
                 r"[Cc]onnect to (?P<peer>[^ ]{1,80}) failed : (?P<error>Inv\w{4})",
             ),
+            sign(
+                "Call to bind failed",
+                r"bind failed ?: (?P<error>Cannot assign requested address)",
+                verb="bind to",
+                peer="the address that it chose",
+            ),
+            sign(
+                "is neither AF_INET",
+                r"address ?(?P<peer>\S{0,80}) with (?P<error>family \d{1,6} is neither AF_INET)",
+            ),
         ),
-        defaults={"peer": "another rank", "error": "refused"},
+        defaults={"peer": "another rank", "error": "refused", "verb": "connect to"},
         references=("NCCL#975",),
     ),
 )

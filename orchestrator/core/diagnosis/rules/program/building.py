@@ -181,6 +181,7 @@ RULES = (
             sign("ninja", r"CalledProcessError: Command .{0,8}(?P<detail>ninja)\b"),
             sign("ninja: build stopped", r"(?P<detail>ninja: build stopped)"),
             sign("subprocess-exited-with-error"),
+            sign("Unable to JIT load the", r"JIT load the (?P<detail>\w{1,60}) op\b"),
             sign(
                 "torch_extensions",
                 r"torch_extensions/(?P<detail>[\w./-]{1,120}): cannot open shared object file",
@@ -190,6 +191,32 @@ RULES = (
         defaults={"detail": "build"},
         consequence="could not build an extension",
         references=("torch.utils.cpp_extension",),
+    ),
+    Rule(
+        id="PIP-NET-001",
+        title="The installer finds no version of a package at all",
+        domain=Domain.LAUNCH,
+        cause="the installer on {who} finds no version of {package} at all: it cannot reach its "
+        "index, or the name is wrong",
+        remedy="the lines above it (proxy, name, certificate); pip download PACKAGE there; or "
+        "have environments built: python: {{workload: true}}",
+        role=LogRole.VAGUE,
+        confidence=Confidence.POSSIBLE,
+        weight=73,
+        signs=(
+            sign(
+                "(from versions: none)",
+                r"satisfies the requirement (?P<package>[^ ]{1,80}) \(from versions: none\)",
+            ),
+            sign(
+                "No matching distribution found",
+                r"distribution found for (?P<package>[^ ]{1,80})",
+                around=r"\(from versions: none\)",
+            ),
+        ),
+        defaults={"package": "a package"},
+        consequence="could not install a package",
+        references=("pip",),
     ),
     Rule(
         id="PIP-RES-001",

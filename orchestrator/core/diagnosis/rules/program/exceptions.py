@@ -52,6 +52,9 @@ RULES = (
             sign("Could not override", r"(?P<detail>Could not override '[^']{1,80}')"),
             sign("' not found in: ", r"(?P<detail>Override '[^']{1,80}' not found)"),
             sign("is not in struct", r"(?P<detail>Key '[^']{1,80}' is not in struct)"),
+            sign("primary config", r"(?P<detail>Cannot find primary config '[^']{1,80}')"),
+            sign("In '", r"^In '[\w/.-]{1,60}': (?P<detail>Could not (?:find|load) '[^']{1,80}')"),
+            sign("You must specify '", r"^(?P<detail>You must specify '[^']{1,60}')"),
         ),
         defaults={"detail": "see the line"},
         references=("Python: argparse",),
@@ -70,7 +73,10 @@ RULES = (
             ),
             sign("loss scale already at minimum", r"(?P<detail>loss scale already at minimum)"),
             sign("contains nan", r"(?P<detail>[\w ]{0,40}contains nan)"),
-            sign("oss is nan", r"(?P<detail>[Ll]oss is nan)"),
+            sign(
+                "oss ",
+                r"(?P<detail>\b[Ll]oss (?i:is|was|became|has become) (?i:nan|inf|not finite))\b",
+            ),
             sign("nan values in its", r"(?P<detail>'\w{1,60}' returned nan values)"),
             sign("found NaN in", r"(?P<detail>found NaN in [\w ]{1,60})"),
             sign("probability tensor contains", r"(?P<detail>probability tensor contains either)"),
@@ -95,8 +101,22 @@ RULES = (
             ),
             sign("Exception: ", r"^(?P<detail>[A-Za-z_][\w.]{0,80}Exception: .{1,160})"),
             sign("Exception: ", r"^(?P<detail>Exception: .{1,160})"),
+            sign("Incompatible", r"^(?P<detail>(?:\w{1,40}\.){1,6}[A-Z]\w{2,60}: .{1,160})"),
         ),
         defaults={"detail": "an exception"},
+        references=("Python",),
+    ),
+    Rule(
+        id="PY-EXC-002",
+        title="An exception that does not say why",
+        domain=Domain.PROGRAM,
+        cause="{who} raised {detail}, and these words do not say why",
+        remedy="the lines above it, of the library that it names or of another process of the node",
+        role=LogRole.VAGUE,
+        confidence=Confidence.POSSIBLE,
+        weight=8,
+        defaults={"detail": "an exception"},
+        consequence="gave up without a reason",
         references=("Python",),
     ),
     Rule(
@@ -204,6 +224,11 @@ RULES = (
         confidence=Confidence.POSSIBLE,
         weight=15,
         signs=(
+            sign(
+                "terminate called after throwing",
+                r"an instance of '(?!c10::Dist)",
+                around=r"\n[^\n]{0,80}what\(\): {1,4}(?P<detail>[^\n]{1,160})",
+            ),
             sign(
                 "terminate called after throwing",
                 r"terminate called after throwing (?P<detail>an instance of '(?!c10::Dist)"

@@ -61,6 +61,7 @@ RULES = (
             sign("xethub.hf.co", r"host='[\w.-]{1,60}\.hf\.co', port=443\)"),
             sign("Failed to resolve", r"Failed to resolve '[\w.-]{0,60}huggingface\.co'"),
             sign("OfflineModeIsEnabled"),
+            sign("CAS service error"),
         ),
         references=("huggingface_hub",),
     ),

@@ -1,0 +1,1 @@
+"""Pods as nodes: every command is one kubectl exec."""

@@ -1,0 +1,1 @@
+"""A small Kubernetes for tests: an API server that the real kubectl talks to, and its kubelet."""
