@@ -53,10 +53,11 @@ def prefill(
     ``kept``: row and place of each token that is no padding, row by row; then only these pass
     through everything but attention.
     """
-    width = tokens.shape[1]
+    shape = tokens.shape
+    width = shape[1]
     cos, sin = weights.cos[:width, None], weights.sin[:width, None]
     if kept is not None:
-        tokens, shape = tokens[kept], tokens.shape
+        tokens = tokens[kept]
         cos, sin = weights.cos[kept[1], None], weights.sin[kept[1], None]
     hidden = functional.embedding(tokens, weights.embedding)
     for place, layer in enumerate(weights.layers):
