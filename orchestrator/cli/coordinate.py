@@ -15,8 +15,6 @@ from typing import Any
 import click
 
 from orchestrator.adapters.notify.run_notices import FallbackNotices
-from orchestrator.adapters.report.finished_run import FinishedRun
-from orchestrator.adapters.report.publish import publish_run
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.claim import claimed
 from orchestrator.adapters.store.layout import Layout, RunFolder
@@ -29,6 +27,7 @@ from orchestrator.core.verdict.result import FailureResult, Result, Status
 from orchestrator.engine.run import execute
 from orchestrator.engine.support.context import RunContext
 from orchestrator.engine.support.interrupts import Abandoned, Interrupts
+from orchestrator.engine.support.load_end import EndLoader
 from orchestrator.engine.support.observer import Observer
 from orchestrator.engine.support.problems import not_written
 from orchestrator.view.progress.following import ways_on
@@ -119,6 +118,9 @@ def _coordinate_claimed(
         result = _run_engine(layout, context, view, drive)
         if result is None:
             return leave()
+        from orchestrator.adapters.report.finished_run import FinishedRun
+        from orchestrator.adapters.report.publish import publish_run
+
         try:
             now = context.clock.wall()
             finished = FinishedRun(
@@ -159,7 +161,8 @@ def _no_folder(folder: RunFolder, error: OSError) -> UsageError:
 def _run_engine(layout: Layout, context: RunContext, view: Observer, drive: Drive) -> Result | None:
     """The verdict; None when the user left before there was one."""
     notices = FallbackNotices(layout, view.on_note)
-    observers = [*context.observers, *_predictions(layout, context, view), notices, view]
+    predictions = _predictions(layout, context, view)
+    observers = [*context.observers, *predictions, notices, EndLoader(), view]
     result: Result | None = None
     try:
         result = asyncio.run(drive(replace(context, observers=observers)))

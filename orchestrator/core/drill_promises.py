@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from orchestrator.core.base.outcome import Signalled
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.core.run.events import Event, RankExited
 from orchestrator.core.run.state import LEASE, RunState
 from orchestrator.core.verdict.result import Result

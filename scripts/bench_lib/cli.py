@@ -26,6 +26,7 @@ MODULES = (
     "history",
     "promises",
     "containers",
+    "scale",
     "scrape",
     "sigterm",
     "steps",

@@ -47,12 +47,14 @@ class Expected:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Seconds.  `wall_s` ends when the last process has ended, `shown_s` when the expected output
-    was complete; `cpu_s` is user and system time of the processes and all that they waited for.
+    was complete; `cpu_s` is user and system time of the processes and all that they waited for, of
+    which `user_s` is user time.
     """
 
     wall_s: float
     shown_s: float
     cpu_s: float
+    user_s: float
     output: bytes
 
 
@@ -79,6 +81,7 @@ class _Child:
     pidfd: int
     ended_s: float | None = None
     cpu_s: float = 0.0
+    user_s: float = 0.0
 
 
 class _Running:
@@ -108,6 +111,7 @@ class _Running:
             wall_s=ended - started,
             shown_s=(self._shown_s or ended) - started,
             cpu_s=sum(child.cpu_s for child in self._children),
+            user_s=sum(child.user_s for child in self._children),
             output=bytes(self._output),
         )
 
@@ -199,6 +203,7 @@ def _reap(child: _Child, now: float) -> None:
     _, status, usage = os.wait4(child.process.pid, 0)
     child.process.returncode = os.waitstatus_to_exitcode(status)
     child.ended_s = now
+    child.user_s = usage.ru_utime
     child.cpu_s = usage.ru_utime + usage.ru_stime
 
 

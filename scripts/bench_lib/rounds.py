@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from .errors import BenchError
 from .measure import Command
 from .stats import Sample, Samples, Target, rotated
 
@@ -52,6 +53,21 @@ class Scenario:
     repeats: int = 0  # at least so many
 
 
+def only_cases(scenario: Scenario, names: Sequence[str] | None) -> Scenario:
+    """With the cases called ``names`` alone, for who has not the time for all; None = with all.
+
+    Raises BenchError for a name that no case has.
+    """
+    if names is None:
+        return scenario
+    known = [case.name for case in scenario.cases]
+    if wrong := [name for name in names if name not in known]:
+        raise BenchError(f"{scenario.name} has no case {wrong[0]!r}; it has: {', '.join(known)}")
+    cases = [case for case in scenario.cases if case.name in names]
+    targets = [target for target in scenario.targets if target.case in names]
+    return replace(scenario, cases=cases, targets=targets)
+
+
 def perform(
     scenario: Scenario, repeats: int, hosts_cpu_s: Callable[[], float | None]
 ) -> Iterator[Samples]:
@@ -66,16 +82,21 @@ def perform(
         taken = {case.name: _round_of(case, number, hosts_cpu_s) for case in scenario.cases}
         took_s = time.monotonic() - started
         if took_s > QUIET_S or number == repeats:
-            what = f"round {number} of {repeats}" if number else "warm-up"
-            left_s = (repeats - number) * took_s
-            left = f"; about {left_s:.0f} s for the other {repeats - number}" if left_s else ""
-            say(f"{scenario.name}: {what}, {took_s:.1f} s{left}")
+            say_round(scenario.name, number, repeats, took_s)
         if number:
             finished = {
                 case: {name: (*before, taken[case][name]) for name, before in samples.items()}
                 for case, samples in finished.items()
             }
             yield finished
+
+
+def say_round(name: str, number: int, repeats: int, took_s: float) -> None:
+    """A round is over, of which number 0 warms up, and how long the rest takes."""
+    what = f"round {number} of {repeats}" if number else "warm-up"
+    left_s = (repeats - number) * took_s
+    left = f"; about {left_s:.0f} s for the other {repeats - number}" if left_s else ""
+    say(f"{name}: {what}, {took_s:.1f} s{left}")
 
 
 def _round_of(

@@ -23,10 +23,8 @@ OURS, RSYNC, FLOOR = "orchestrate sync", "rsync -az, 8 at once", "ssh HOST true,
 KEPT_OURS, KEPT_RSYNC = "orchestrate sync, kept", "rsync -az, ControlPersist"
 COLD, UNCHANGED, CHANGED = "cold", "unchanged", "one file changed"
 MANY = 10_000
-SHAPES = (
-    Shape(name="3,000 files", files=3_000, bytes=60_000_000),
-    Shape(name="50,000 small files", files=50_000, bytes=50_000_000, sigma=0.8),
-)
+FEW_FILES = Shape(name="3,000 files", files=3_000, bytes=60_000_000)
+MANY_FILES = Shape(name="50,000 small files", files=50_000, bytes=50_000_000, sigma=0.8)
 NOTE = (
     "A git work tree with everything committed. Cold: the nodes have neither files nor our agent, "
     "and our coordinator has no index; the source is in the page cache. Changed: one file of the "
@@ -39,10 +37,10 @@ NODE_FOLDER = ".orchestrate"
 RSYNC_FOLDER = "project"
 
 
-def sync(bed: Bed) -> list[Scenario]:
-    """One scenario for each tree: cold, unchanged, one file changed."""
+def sync(bed: Bed, shape: Shape) -> Scenario:
+    """A tree: cold, unchanged, one file changed."""
     need("rsync", "ssh", "git")
-    return [_scenario(_Project(bed=bed, shape=shape)) for shape in SHAPES]
+    return _scenario(_Project(bed=bed, shape=shape))
 
 
 @dataclass(slots=True, kw_only=True)

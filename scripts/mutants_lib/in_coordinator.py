@@ -57,7 +57,7 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         name="resume-forgets-how-far-it-read",
         promise="no point of a series is kept twice",
         file=f"{_ENGINE}/support/replay.py",
-        old="return replace(state, positions={**read, **further})",
+        old="return replace(state, positions=PersistentMap({**read, **further}))",
         new="return state",
         tests=(
             f"{_CRASHES}::test_a_crash_anywhere_changes_nothing[two nodes-before a write-killed]",
@@ -67,8 +67,8 @@ IN_COORDINATOR: tuple[Mutant, ...] = (
         name="logs-appended-blindly",
         promise="no log byte is lost or doubled",
         file=f"{_ENGINE}/node/log_stream.py",
-        old="file.write(data[end - offset :])",
-        new="file.write(data)",
+        old="rest = memoryview(data)[end - offset :]",
+        new="rest = memoryview(data)",
         tests=(f"{_UNTRUSTED}::test_a_stream_in_pieces_is_the_stream",),
     ),
     Mutant(

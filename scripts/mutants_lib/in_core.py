@@ -32,8 +32,8 @@ IN_CORE: tuple[Mutant, ...] = (
         name="concluded-before-all-are-swept",
         promise="a run ends when every node is verified clean",
         file=f"{_CORE}/run/machine.py",
-        old="if all(_is_done(node) for _, node in state.planned()):\n        unsure",
-        new="if any(_is_done(node) for _, node in state.planned()):\n        unsure",
+        old="if not state.nodes.tally_of(plan).undone:\n        unsure",
+        new="if state.nodes.tally_of(plan).undone < len(plan.nodes):\n        unsure",
         tests=(f"{_MACHINE}::test_a_run_is_over_when_every_node_is_swept",),
     ),
     Mutant(
@@ -79,7 +79,7 @@ IN_CORE: tuple[Mutant, ...] = (
     Mutant(
         name="next-attempt-beside-the-last",
         promise="what an attempt may have left is ended before the next one",
-        file=f"{_CORE}/run/state.py",
+        file=f"{_CORE}/run/node_state.py",
         old="return known and not self.stale",
         new="return known",
         tests=(f"{_TAKEOVER}::test_what_an_attempt_may_have_left_is_ended_before_the_next",),
@@ -196,8 +196,8 @@ IN_CORE: tuple[Mutant, ...] = (
         name="secrets-are-written-down",
         promise="secrets are on no disk",
         file=f"{_CORE}/base/codec.py",
-        old="    if isinstance(value, Secret):\n        return MASK\n",
-        new="    if isinstance(value, Secret):\n        return value.reveal()\n",
+        old="def _mask(_: Secret) -> str:\n    return MASK\n",
+        new="def _mask(value: Secret) -> str:\n    return value.reveal()\n",
         tests=("tests/core/base/test_codec.py::test_secrets_are_masked",),
     ),
     Mutant(

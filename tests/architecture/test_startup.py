@@ -40,11 +40,26 @@ def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert [name for name in done.stderr.split() if name in HEAVY] == []
 
 
-def test_a_run_begins_without_what_delivers_notices() -> None:
-    """HTTP and SMTP belong to the process that sends, which no run waits for."""
-    program = "import sys, orchestrator.cli.coordinate; print(*sys.modules)"
+def test_a_run_begins_without_what_its_end_needs() -> None:
+    """Reports and notices are for the end; HTTP and SMTP belong to the process that sends, which no
+    run waits for.
+    """
+    begun, ended = (
+        modules_after("import orchestrator.cli.coordinate"),
+        modules_after(
+            "import orchestrator.cli.coordinate; from orchestrator.engine.support import load_end; "
+            "load_end.load_modules()"
+        ),
+    )
+    end = {"orchestrator.adapters.notify.outbox", "orchestrator.adapters.report.publish"}
+    assert end.isdisjoint(begun)
+    assert end <= ended
+    assert {"smtplib", "urllib.request"}.isdisjoint(ended)
+
+
+def modules_after(program: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program],
+        [sys.executable, "-P", "-c", f"{program}; import sys; print(*sys.modules)"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -52,5 +67,4 @@ def test_a_run_begins_without_what_delivers_notices() -> None:
         check=True,
     )
 
-    assert "orchestrator.adapters.notify.outbox" in done.stdout.split()
-    assert {"smtplib", "urllib.request"}.isdisjoint(done.stdout.split())
+    return set(done.stdout.split())

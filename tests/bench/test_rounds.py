@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench_lib import command, rounds
 from bench_lib.command import bounded, reported
 from bench_lib.errors import BenchError, Stopped
-from bench_lib.rounds import Case, Contender, Scenario, perform
+from bench_lib.rounds import Case, Contender, Scenario, only_cases, perform
 from bench_lib.stats import Sample, Samples
 
 
@@ -102,3 +103,13 @@ def test_machines_get_what_people_get(tmp_path: Path) -> None:
     command.write_json(file, {"cores": "2"}, rounds=[1, 2])
     assert '"schema_version": 1' in file.read_text()
     command.write_json(None, {}, rounds=[])
+
+
+def test_cases_can_be_chosen_and_an_unknown_one_is_named() -> None:
+    scenario = Desk().scenario
+    other = replace(scenario.cases[0], name="other")
+    both = replace(scenario, cases=[*scenario.cases, other])
+    assert only_cases(both, None) is both
+    assert [case.name for case in only_cases(both, ["other"]).cases] == ["other"]
+    with pytest.raises(BenchError, match="no case 'odd'; it has: case, other"):
+        only_cases(both, ["odd"])

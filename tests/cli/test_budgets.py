@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cli.options.option_values import parse_budgets
 from orchestrator.core.base.errors import ExitCode, UsageError
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.core.verdict.result import FailureResult, Result, Status
 from orchestrator.view.result.failure_screen import failure_screen
 

@@ -9,7 +9,8 @@ from orchestrator.core.kubernetes.pods import find_obstacle
 from orchestrator.core.kubernetes.settings import CodePlace, PodSettings
 from orchestrator.core.model.captures import Capture, CaptureKind
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonSpec, SshEndpoint
-from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.plan import Budgets
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Per, Ranks, Shape, Workload
 
 DIGEST = "0123456789abcdef" * 2 + "01234567"

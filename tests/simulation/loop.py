@@ -143,13 +143,23 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
             if self._frozen and self._is_frozen(handle):
                 self._parked.append(handle)
                 continue
-            handle._run()
+            self.execute(handle)
             self.steps += 1
         if self.steps > self._limits[0] or self._now > self._limits[1]:
             raise TooLong(f"{self.steps} steps, {self._now:.0f} s")
 
+    def execute(self, handle: asyncio.Handle) -> None:
+        """One callback."""
+        handle._run()
+
+    @staticmethod
+    def process_of(handle: asyncio.Handle) -> Process | None:
+        """Whose callback it is; None = the world's."""
+        context: contextvars.Context = handle._context  # type: ignore[attr-defined]
+        return context.get(PROCESS)
+
     def _is_frozen(self, handle: asyncio.Handle) -> bool:
-        process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+        process = self.process_of(handle)
         return process is not None and process.frozen
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

@@ -71,9 +71,10 @@ class FakeNode:
     ``slow`` stretches everything that it does.
     """
 
-    def __init__(self, world: FakeWorld, name: str, *, gpus: int = 0) -> None:
+    def __init__(self, world: FakeWorld, name: str, *, number: int = 1, gpus: int = 0) -> None:
         self.world = world
         self.name = name
+        self._number = number
         self.gpus = gpus
         self.boots = 1
         self.up = True
@@ -94,7 +95,7 @@ class FakeNode:
 
     @property
     def address(self) -> str:
-        return f"10.0.0.{sum(map(ord, self.name)) % 250 + 1}"
+        return f"10.{self._number >> 16}.{self._number >> 8 & 255}.{self._number & 255}"
 
     def wall(self) -> float:
         return self.world.true_wall() + self.offset_s

@@ -18,7 +18,8 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.model.inventory import Cluster, NodeSpec, SshEndpoint
-from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.plan import Budgets
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Job, Ranks, Workload
 from orchestrator.core.run.events import StopKind, StopRequested
 from orchestrator.core.verdict.result import Result, Status

@@ -30,7 +30,8 @@ class Script:
 
     ``fails`` maps (attempt, rank) to the step at which that rank exits with code 3. ``coupled``:
     no rank is more than a step ahead of another. ``stubborn`` ranks ignore TERM. ``strays``: each
-    rank starts a process that drops out of its process tree and outlives it.
+    rank starts a process that drops out of its process tree and outlives it. ``progress``: ranks
+    report how far they are.
     """
 
     steps: int = 6
@@ -40,6 +41,7 @@ class Script:
     coupled: bool = True
     stubborn: tuple[int, ...] = ()
     strays: bool = False
+    progress: bool = False
 
 
 def ranks_of(processes: list[dict[str, Any]]) -> tuple[list[int], bool]:
@@ -119,6 +121,8 @@ class Rank(Process):
         if self.step <= script.steps:
             self._write(f"step {self.step}")
             self._report("loss", round(1.0 / self.step, 6), self.step)
+            if script.progress:
+                self._tell_progress(self.step, script.steps)
             if self.step % script.checkpoint_every == 0:
                 self.node.disk.write()
                 self.supervisor.run_share.checkpoints[self.rank] = self.step
@@ -142,7 +146,12 @@ class Rank(Process):
         self.supervisor.files.append_log(f"rank-{self.rank}.out", line.encode())
 
     def _report(self, name: str, value: float, step: int | None) -> None:
-        record = {"type": "metric", "name": name, "value": value, "unit": "u", "step": step}
+        self._append({"type": "metric", "name": name, "value": value, "unit": "u", "step": step})
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        self._append({"type": "progress", "done": done, "total": total, "unit": "step"})
+
+    def _append(self, record: dict[str, Any]) -> None:
         self.node.disk.write()
         record["t"] = self.node.wall()
         self.supervisor.files.append_report(f"rank-{self.rank}.jsonl", record)

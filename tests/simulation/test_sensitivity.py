@@ -106,7 +106,7 @@ def _forget_that_reports_repeat(patch: pytest.MonkeyPatch) -> None:
     honest = recording._record_figure
 
     def record_figure(state: RunState, event: Reported) -> RunState:
-        forgotten = {**state.positions, (event.node, event.rank): 0}
+        forgotten = state.positions.with_item((event.node, event.rank), 0)
         return honest(_replaced(state, positions=forgotten), event)
 
     patch.setattr(recording, "_record_figure", record_figure)

@@ -92,7 +92,10 @@ class FakeWorld:
         self._ports = 29500
         self._actors: dict[int, str] = {}
         self._tenants: list[tuple[Process, Tenant]] = []
-        self.nodes = {name: FakeNode(self, name, gpus=gpus) for name in names}
+        self.nodes = {
+            name: FakeNode(self, name, number=number, gpus=gpus)
+            for number, name in enumerate(names, 1)
+        }
         self.links = {name: Link(node) for name, node in self.nodes.items()}
 
     # ---- time -----------------------------------------------------------------------------------

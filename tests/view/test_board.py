@@ -47,7 +47,7 @@ def test_a_node_that_is_lost_holds_up_nobody_on_the_board() -> None:
     *_, (_, _, state) = steps(World(request("a", "b")))
     board.update(1.0, progress("b", 1, 10), state)
     lost = replace(state.nodes["b"], lost=Problem(id="OR-LINK-001", message="gone"))
-    state = replace(state, nodes={**state.nodes, "b": lost})
+    state = replace(state, nodes=state.nodes.with_item("b", lost))
     board.update(2.0, progress("a", 0, 40), state)
     overall = board.overall()
     assert overall is not None

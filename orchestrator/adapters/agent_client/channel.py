@@ -277,6 +277,8 @@ class AgentChannel:
     async def _payload(self, size: object) -> bytes:
         if type(size) is not int or not 0 <= size <= MAX_PAYLOAD_BYTES:
             raise BadFrame(f"unreasonable payload size {str(size)[:40]}")
+        if not size:
+            return b""
         data = bytearray()
         async with asyncio.timeout(PAYLOAD_S):
             while len(data) < size:

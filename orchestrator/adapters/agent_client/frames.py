@@ -17,7 +17,7 @@ class BadFrame(ValueError):
 
 def encode_frame(frame: Mapping[str, Any]) -> bytes:
     """One line. Raises ``ValueError`` if it is longer than the agent accepts."""
-    line = json.dumps(frame, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    line = _ENCODER.encode(frame).encode() + b"\n"
     if len(line) > MAX_FRAME_BYTES:
         raise ValueError(f"a request of {len(line)} bytes; {MAX_FRAME_BYTES} fit into a frame")
     return line
@@ -26,12 +26,14 @@ def encode_frame(frame: Mapping[str, Any]) -> bytes:
 def decode_frame(line: bytes) -> dict[str, Any]:
     """The object in ``line``. Raises :class:`BadFrame`."""
     try:
-        frame = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite_float)
+        frame = _DECODER.decode(line.decode())
     except (ValueError, RecursionError) as error:
         raise BadFrame("not JSON") from error
     if not isinstance(frame, dict):
         raise BadFrame("not an object")
-    if _deeper_than(frame, MAX_DEPTH):
+    # As deep as it has brackets at most, of which most frames have few.
+    brackets = line.count(b"{") + line.count(b"[")
+    if brackets > MAX_DEPTH and _deeper_than(frame, MAX_DEPTH):
         raise BadFrame(f"nested deeper than {MAX_DEPTH}")
     return frame
 
@@ -57,3 +59,8 @@ def _deeper_than(value: object, limit: int) -> bool:
         if not level:
             return False
     return True
+
+
+# Made once: `json.dumps` and `json.loads` make one for each call that has options.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)

@@ -73,7 +73,7 @@ class Catalog:
 
         Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
         """
-        from orchestrator.adapters.catalog.project import refuse_home
+        from orchestrator.adapters.catalog.project_folder import refuse_home
 
         workload = self.read_workload(self.find_workload(name))
         refuse_home(Path(workload.folder).resolve(), "a workload travels with its folder")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.adapters.sync.file_list import holds_home
+from orchestrator.adapters.catalog.project_folder import find_project
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.launchers.typed import is_shell, script_warnings
@@ -19,7 +19,6 @@ from orchestrator.core.model.workload import Job, Per
 if TYPE_CHECKING:
     from orchestrator.parsing.inputs.workloads.command_line import PythonCall
 
-_MAX_PARENTS = 64
 _MAX_SCRIPT = 64 << 10
 _SHEBANG = re.compile(r"#!.{0,60}\b(?:ba|da|k|z)?sh\b")
 
@@ -72,39 +71,6 @@ def _shell_script_warnings(words: Sequence[str], cwd: Path) -> Iterator[str]:
         return
     if of_shell or word.endswith(".sh") or _SHEBANG.match(text):
         yield from script_warnings(word, text)
-
-
-def find_project(cwd: Path, workdir: Path | None = None, script: Path | None = None) -> Path:
-    """The folder that travels; see :func:`open_script`. Raises :class:`UsageError`."""
-    if workdir is None:
-        folder = _project(script, cwd)
-        repository = os.path.lexists(folder / ".git")
-        why = "it is the git repository around" if repository else "no git repository is around"
-        refuse_home(folder, f"{why}; keys, tokens and all else there would travel")
-        return folder
-    folder = (cwd / workdir).resolve()
-    if not folder.is_dir():
-        raise UsageError(f"--workdir {workdir} is not a folder", id="run.workdir")
-    if folder == Path(folder.anchor):
-        refuse_home(folder, "it is all of this machine")
-    return folder
-
-
-def refuse_home(folder: Path, why: str) -> None:
-    """Raise :class:`UsageError` if the user's home directory, or all of the machine, would travel.
-
-    It holds keys, tokens and whatever else nobody means to copy to other machines.
-    """
-    if not holds_home(folder) and folder != Path(folder.anchor):
-        return
-    raise UsageError(
-        "the folder that would travel to the nodes holds the home directory",
-        id="run.home",
-        where=folder,
-        why=why,
-        remedy="put the script and what it needs into a folder of its own, or name the folder that "
-        "travels: --workdir DIR",
-    )
 
 
 def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
@@ -190,12 +156,3 @@ def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
     roots = [root for root in (cwd, folder) if root.is_relative_to(folder)]
     root = module_root(call.target, roots)
     return "" if root in (None, folder) else root.relative_to(folder).as_posix()
-
-
-def _project(script: Path | None, cwd: Path) -> Path:
-    start = cwd.resolve() if script is None else script.parent
-    for folder in [start, *start.parents][:_MAX_PARENTS]:
-        if os.path.lexists(folder / ".git"):
-            return folder
-    inside = script is None or script.is_relative_to(cwd.resolve())
-    return cwd.resolve() if inside else start

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from orchestrator.adapters.notify.notice import Notice, Occasion
-from orchestrator.adapters.notify.outbox import Say, post_notice, try_notice
-from orchestrator.adapters.report.finished_run import FinishedRun
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.figures import format_figure
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result, Status
+
+if TYPE_CHECKING:
+    from orchestrator.adapters.report.finished_run import FinishedRun
 
 OCCASIONS = {
     Status.SUCCEEDED: Occasion.FINISHED,
@@ -22,6 +26,8 @@ SHOWN_FIGURES = 12
 
 def post_end(run: FinishedRun) -> None:
     """Notify people of the run's end, by its status."""
+    from orchestrator.adapters.notify.outbox import post_notice
+
     post_notice(run.layout, end_notice(run.result))
 
 
@@ -45,7 +51,7 @@ def end_notice(result: Result) -> Notice:
 class FallbackNotices:
     """An observer that notifies people once, when a run falls back for the first time."""
 
-    def __init__(self, layout: Layout, say: Say) -> None:
+    def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
         self._layout = layout
         self._say = say
         self._posted = False
@@ -54,6 +60,8 @@ class FallbackNotices:
         if self._posted or not state.falls:
             return
         self._posted = True
+        from orchestrator.adapters.notify.outbox import try_notice
+
         fall, request = state.falls[0], state.request
         notice = Notice(
             occasion=Occasion.DEGRADED,

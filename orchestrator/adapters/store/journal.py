@@ -18,6 +18,7 @@ from orchestrator.adapters.store.atomic_files import sync_dir
 from orchestrator.core.base.errors import InternalError
 
 _READ_LIMIT = 8 * 1024 * 1024
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 class JournalDamaged(InternalError):
@@ -164,5 +165,4 @@ class Journal:
 
 def _encode(seq: int, t: float, event: Mapping[str, Any]) -> bytes:
     record = {"seq": seq, "t": t, "event": event}
-    text = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.encode("ascii") + b"\n"
+    return _ENCODER.encode(record).encode("ascii") + b"\n"

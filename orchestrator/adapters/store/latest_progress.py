@@ -49,7 +49,7 @@ class ProgressFile:
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path, self._clock = path, clock
-        self._latest: dict[tuple[str, int], RankProgress] = {}
+        self._latest: dict[tuple[str, int], RankProgress | str] = {}  # text: as it is written
         self._telemetry: dict[str, TelemetryRead] = {}
         self._attempt = 1
         self._next = -math.inf
@@ -98,13 +98,14 @@ class ProgressFile:
         if self._written:
             return
         self._written = True
-        content = {
-            "attempt": self._attempt,
-            "ranks": [asdict(progress) for progress in self._latest.values()],
-            "telemetry": [asdict(read) for read in self._telemetry.values()],
-        }
+        for place, progress in self._latest.items():
+            if isinstance(progress, RankProgress):
+                self._latest[place] = json.dumps(asdict(progress))
+        ranks = ", ".join(map(str, self._latest.values()))
+        telemetry = json.dumps([asdict(read) for read in self._telemetry.values()])
+        text = f'{{"attempt": {self._attempt}, "ranks": [{ranks}], "telemetry": {telemetry}}}'
         with suppress(OSError):
-            write_atomic(self._path, json.dumps(content).encode("ascii"), durable=False)
+            write_atomic(self._path, text.encode("ascii"), durable=False)
 
 
 class LiveState(NamedTuple):

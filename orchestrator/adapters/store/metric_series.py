@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,9 @@ from orchestrator.core.run.kit_reports import Reported
 MAX_POINTS = 2_000_000
 _PORTION_BYTES = 1024 * 1024
 _MAX_LINE_BYTES = 64 * 1024
+
+
+_SHARED = tuple(field.name for field in fields(Reported) if field.name != "attempt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,10 @@ class Point:
 
 
 def _shared(source: Reported | Point) -> dict[str, Any]:
-    names = [field.name for field in fields(Reported) if field.name != "attempt"]
-    return {name: getattr(source, name) for name in names}
+    return {name: getattr(source, name) for name in _SHARED}
+
+
+_NAMES = tuple(field.name for field in fields(Point))
 
 
 class SeriesWriter:
@@ -64,7 +69,7 @@ class SeriesWriter:
 
     def append_many(self, points: Iterable[Point]) -> None:
         """One write for all. Raises ``OSError``; what was written of them is cut off again."""
-        lines = [json.dumps(asdict(point)).encode("ascii") + b"\n" for point in points]
+        lines = [_encode(point) for point in points]
         lines = lines[: MAX_POINTS - self._written]
         if not lines:
             return
@@ -85,6 +90,11 @@ class SeriesWriter:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _encode(point: Point) -> bytes:
+    record = {name: getattr(point, name) for name in _NAMES}
+    return json.dumps(record).encode("ascii") + b"\n"
 
 
 def _open_whole(path: Path) -> int:

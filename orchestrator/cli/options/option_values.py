@@ -12,7 +12,7 @@ from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
-    from orchestrator.core.model.request import Budgets
+    from orchestrator.core.model.plan import Budgets
 
 CONTINUE = "continue"  # as a value of --unattended
 OFF = "off"  # as a value of these budgets
@@ -68,7 +68,7 @@ def parse_budgets(
     or ``continue``) over ``lease=``. Raises ``UsageError``.
     """
     from orchestrator.core.base.suggest import did_you_mean
-    from orchestrator.core.model.request import Budgets
+    from orchestrator.core.model.plan import Budgets
 
     known = [f.name.removesuffix("_s") for f in fields(Budgets) if f.name.endswith("_s")]
     given: dict[str, float | None] = {}

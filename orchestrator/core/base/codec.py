@@ -14,12 +14,15 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from types import NoneType
 from typing import Any, Union, get_args, get_origin
 
 from orchestrator.core.base.command import MASK, Secret
 from orchestrator.core.base.wire_names import wire_key, wire_name
 
 Decoder = Callable[[Any], Any]
+Encoder = Callable[[Any], Any]
+_ENCODERS: dict[type, Encoder] = {}
 
 
 class CodecError(ValueError):
@@ -31,21 +34,57 @@ def to_json(value: object) -> Any:
 
     Raises ``CodecError`` for anything else.
     """
-    if isinstance(value, Secret):
-        return MASK
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        keys = _keys(type(value))
-        fields = {key: to_json(getattr(value, name)) for key, name in keys.items()}
-        return {"type": _type_tag(type(value)), **fields}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise CodecError(f"cannot write a {type(value).__name__}")
+    encode = _ENCODERS.get(type(value)) or _encoder(type(value))
+    return encode(value)
+
+
+def _encoder(cls: type) -> Encoder:
+    """How values of a type are written is asked once, not of every value."""
+    found = _ENCODERS[cls] = _new_encoder(cls)
+    return found
+
+
+def _new_encoder(cls: type) -> Encoder:
+    if issubclass(cls, Secret):
+        return _mask
+    if dataclasses.is_dataclass(cls):
+        return functools.partial(_encode_dataclass, _type_tag(cls), tuple(_keys(cls).items()))
+    if issubclass(cls, Enum):
+        return _enum_value
+    if issubclass(cls, Mapping):
+        return _encode_mapping
+    if issubclass(cls, tuple | list):
+        return _encode_sequence
+    if issubclass(cls, NoneType | bool | int | float | str):
+        return _as_it_is
+    raise CodecError(f"cannot write a {cls.__name__}")
+
+
+def _mask(_: Secret) -> str:
+    return MASK
+
+
+def _encode_dataclass(tag: str, names: Sequence[tuple[str, str]], value: object) -> Any:
+    written: dict[str, Any] = {"type": tag}
+    for key, name in names:
+        written[key] = to_json(getattr(value, name))
+    return written
+
+
+def _enum_value(value: Enum) -> Any:
+    return value.value
+
+
+def _encode_mapping(value: Mapping[Any, Any]) -> Any:
+    return {str(key): to_json(item) for key, item in value.items()}
+
+
+def _encode_sequence(value: Sequence[Any]) -> Any:
+    return [to_json(item) for item in value]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def from_json(wanted: Any, data: Any) -> Any:

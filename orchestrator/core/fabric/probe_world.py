@@ -66,9 +66,9 @@ def probe_environment(share: NodePlan) -> tuple[Variable, ...]:
 def probe_addresses(plan: Plan, facts: Mapping[str, Facts]) -> Mapping[str, str]:
     """Where each node of the plan is reached by the others: on the interface that the ranks use."""
     assert plan.rendezvous is not None
-    met = plan.rendezvous.address
+    met, interfaces = plan.rendezvous.address, dict(plan.rendezvous.interfaces)
     found = {
-        share.name: _node_address(facts[share.name], plan.rendezvous.interface_of(share.name), met)
+        share.name: _node_address(facts[share.name], interfaces.get(share.name), met)
         for share in plan.nodes
     }
     return {**found, plan.head.name: met}

@@ -51,6 +51,7 @@ KUBERNETES = Launcher(
     name=NAME,
     processes=plan_direct,
     makes_nodes=True,
+    containable=True,
     options=tuple(
         LauncherOption(
             flag=f"--pod-{key}",

@@ -6,7 +6,7 @@ MIG user guide: a process sees one MIG instance, however many there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text, reveal_secret
@@ -126,27 +126,47 @@ def mig_devices(spec: NodeSpec, facts: Facts, chosen: str | None) -> tuple[str, 
     return tuple(_divided_gpu(gpu) for gpu in facts.gpus if gpu.mig and gpu.index in mine)
 
 
-def without_gpu(
-    spec: NodeSpec, facts: Mapping[str, Facts], workers: Sequence[NodeSpec], chosen: str | None
-) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """What is asked of all nodes for each: the names of every machine, by its host id, and the
+    first node that has GPUs, with their number.
+    """
+
+    machines: Mapping[str, Sequence[str]]
+    equipped: str | None
+
+
+def neighbours(facts: Mapping[str, Facts], workers: Sequence[NodeSpec]) -> Neighbours:
+    """Looks once at all of them."""
+    names = (spec.name for spec in workers if spec.name in facts)
+    return Neighbours(
+        machines=machine_names((name, facts[name]) for name in names),
+        equipped=next((f"{name} has {len(f.gpus)}" for name, f in facts.items() if f.gpus), None),
+    )
+
+
+def machine_names(nodes: Iterable[tuple[str, Facts]]) -> dict[str, list[str]]:
+    """The names of each machine by its host id, as far as that is known."""
+    found: dict[str, list[str]] = {}
+    for name, facts in nodes:
+        if facts.host_id:
+            found.setdefault(facts.host_id, []).append(name)
+    return found
+
+
+def without_gpu(spec: NodeSpec, mine: Facts, others: Neighbours, chosen: str | None) -> str | None:
     """Why a node of which nothing is declared would be given no GPU, although ranks of others have
     some, or it has some itself; None = all is well.
     """
-    mine = facts[spec.name]
     if mine.assumed or _hides_all(chosen) or not is_undeclared(spec):
         return None
     if mine.gpus:
-        names = [w.name for w in workers if mine.host_id and _host_key(w, facts) == mine.host_id]
+        names = others.machines.get(mine.host_id, ())
         few = 0 < len(mine.gpus) < len(names)
         many = f"{len(names)} names of one machine ({', '.join(names)})"
         return f"{many} cannot divide {len(mine.gpus)} GPUs" if few else None
-    other = next((f"{name} has {len(f.gpus)}" for name, f in facts.items() if f.gpus), None)
     said = driver_words(mine)
-    return other and f"has no GPU, {other}" + (f" ({said})" if said else "")
-
-
-def _host_key(spec: NodeSpec, facts: Mapping[str, Facts]) -> str:
-    return facts[spec.name].host_id if spec.name in facts else ""
+    return others.equipped and f"has no GPU, {others.equipped}" + (f" ({said})" if said else "")
 
 
 def device_warnings(

@@ -11,39 +11,9 @@ from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.captures import Capture
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.load import LoadTerms
+from orchestrator.core.model.plan import Budgets
 from orchestrator.core.model.prices import Prices
 from orchestrator.core.model.workload import Job
-
-
-@wire("Budgets")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budgets:
-    """Deadlines in seconds, one per phase; ``run_s`` None lets the job run as long as it needs.
-
-    ``silence_s``: a node whose link is broken for this long is lost. ``lease_s``: without news
-    from the coordinator for this long, the node's supervisor ends the ranks by itself; None lets
-    them go on until they are done. ``hang_s``: ranks that are silent for this long are looked at;
-    None never looks. Ranks that report nothing through the kit only if ``hang_asked``. ``link_s``:
-    links between nodes that stay broken for this long, while no rank makes progress, end the
-    attempt; None never looks.
-    """
-
-    connect_s: float = 30.0
-    probe_s: float = 30.0
-    sync_s: float = 900.0
-    prepare_s: float = 1800.0
-    reach_s: float = 20.0
-    fabric_s: float = 120.0
-    launch_s: float = 30.0
-    run_s: float | None = None
-    grace_s: float = 10.0
-    collect_s: float = 600.0
-    clean_s: float = 60.0
-    silence_s: float = 10.0
-    lease_s: float | None = 60.0
-    hang_s: float | None = 600.0
-    link_s: float | None = 15.0
-    hang_asked: bool = False
 
 
 @wire("SampleSet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
@@ -65,6 +65,23 @@ class RankPlacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """What follows from all nodes together, in rank order: once, and not anew for each of them.
+
+    ``machines``: the names of each machine by its host id; ``interfaces``: what carries each node's
+    connection to the rendezvous; ``job``: what a scheduler is asked for, if there is one.
+    """
+
+    names: tuple[str, ...]
+    gpus: tuple[tuple[int, ...], ...]
+    addresses: tuple[tuple[str, ...], ...]
+    size: int
+    machines: Mapping[str, Sequence[str]]
+    interfaces: Mapping[str, str]
+    job: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWorld:
     """All that the plan of one node may depend on."""
 
@@ -74,23 +91,23 @@ class PlannedWorld:
     launcher: str
     rung: CommMode
     rendezvous: Rendezvous | None
+    roster: Roster = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roster", _roster_of(self))
 
     def interface(self, node: str) -> str | None:
         """What carries the node's connection to the rendezvous; a placeholder until that is
         known.
         """
         if self.rendezvous is not None:
-            return self.rendezvous.interface_of(node)
+            return self.roster.interfaces.get(node)
         return CHOSEN_AT_LAUNCH if self.meets else None
 
     @property
     def kind(self) -> Launcher:
         """The launcher with its traits."""
         return LAUNCHERS[self.launcher]
-
-    @property
-    def size(self) -> int:
-        return sum(len(place.ranks) for place in self.places)
 
     @property
     def assumed(self) -> bool:
@@ -108,10 +125,20 @@ class PlannedWorld:
             self.rung in {CommMode.LEASES, CommMode.INDEPENDENT} and self.kind.needs_world
         )
 
-    def tenants(self, node: str) -> int:
-        """How many of the nodes are the same machine as ``node``."""
-        host = self.findings[node].facts.host_id
-        return sum(1 for f in self.findings.values() if host and f.facts.host_id == host) or 1
+
+def _roster_of(world: PlannedWorld) -> Roster:
+    facts = {place.spec.name: world.findings[place.spec.name].facts for place in world.places}
+    gpus = {place.spec.name: len(place.gpus) for place in world.places}
+    scheduler, met = world.kind.scheduler, world.rendezvous
+    return Roster(
+        names=tuple(facts),
+        gpus=tuple(place.gpus for place in world.places),
+        addresses=tuple(map(addresses_of, facts.values())),
+        size=sum(len(place.ranks) for place in world.places),
+        machines=devices.machine_names(facts.items()),
+        interfaces=dict(met.interfaces) if met is not None else {},
+        job=scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None,
+    )
 
 
 def place_nodes(
@@ -119,9 +146,11 @@ def place_nodes(
 ) -> tuple[RankPlacement, ...]:
     """Ranks are numbered densely in inventory order."""
     places: list[RankPlacement] = []
+    machines = devices.machine_names((spec.name, findings[spec.name].facts) for spec in used)
     first = 0
     for node_rank, spec in enumerate(used):
-        gpus = _gpus_of(request, spec, used, findings)
+        facts = findings[spec.name].facts
+        gpus = _gpus_of(request, spec, facts, machines.get(facts.host_id, ()))
         ranks = tuple(range(first, first + _rank_count(request, gpus)))
         places.append(RankPlacement(spec=spec, node_rank=node_rank, ranks=ranks, gpus=gpus))
         first += len(ranks)
@@ -140,16 +169,13 @@ def _rank_count(request: RunRequest, gpus: tuple[int, ...]) -> int:
 def _gpus_of(
     request: RunRequest,
     spec: NodeSpec,
-    used: Sequence[NodeSpec],
-    findings: Mapping[str, NodeFinding],
+    facts: Facts,
+    tenants: Sequence[str],
 ) -> tuple[int, ...]:
-    """What the inventory declares and the user chose; nodes that are one machine divide evenly what
-    nobody declared.
+    """What the inventory declares and the user chose; ``tenants``, nodes that are one machine,
+    divide evenly what nobody declared.
     """
-    facts = findings[spec.name].facts
     chosen = devices.choice(spec.env, request.env)
-    host = facts.host_id
-    tenants = [s.name for s in used if host and findings[s.name].facts.host_id == host]
     if spec.gpus.indices is not None or len(tenants) < 2:
         return devices.gpus_of(spec, facts, chosen)
     indices = devices.gpus_of(replace(spec, gpus=GpuSpec()), facts, chosen)
@@ -158,46 +184,31 @@ def _gpus_of(
     return indices[start : start + share][: spec.gpus.count]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roster:
-    """What every node is told of all of them, in rank order."""
-
-    names: tuple[str, ...]
-    gpus: tuple[tuple[int, ...], ...]
-    addresses: tuple[tuple[str, ...], ...]
-
-
 def plan_nodes(world: PlannedWorld, places: Sequence[RankPlacement]) -> tuple[NodePlan, ...]:
     """The shares of the nodes at ``places``, in that order."""
-    names = tuple(place.spec.name for place in world.places)
-    roster = Roster(
-        names=names,
-        gpus=tuple(place.gpus for place in world.places),
-        addresses=tuple(addresses_of(world.findings[name].facts) for name in names),
-    )
-    return tuple(_node_plan(world, place, roster) for place in places)
+    return tuple(_node_plan(world, place) for place in places)
 
 
-def _node_plan(world: PlannedWorld, place: RankPlacement, roster: Roster) -> NodePlan:
+def _node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
     finding = world.findings[place.spec.name]
     tuned = _tune_node(world, place)
     share = LaunchSpec(
         node=place.spec.name,
         node_rank=place.node_rank,
-        names=roster.names,
+        names=world.roster.names,
         ranks=place.ranks,
-        world_size=world.size,
+        world_size=world.roster.size,
         interpreter=finding.interpreter,
         command=_rank_command(world.request, finding.interpreter),
         master_addr=world.rendezvous.address if world.rendezvous else CHOSEN_AT_LAUNCH,
         master_port=str(world.rendezvous.port) if world.rendezvous else CHOSEN_AT_LAUNCH,
         per_node_world=world.own_worlds,
         apart=world.rung in APART,
-        gpus=roster.gpus,
-        addresses=roster.addresses,
+        gpus=world.roster.gpus,
+        addresses=world.roster.addresses,
         options=world.request.launcher_options,
         token=world.request.token,
-        job=_scheduled_job(world),
+        job=world.roster.job,
         grace_s=world.request.budgets.grace_s,
         decided=frozenset(variable.name for variable in tuned.env),
     )
@@ -244,23 +255,15 @@ def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:
     return (interpreter, "-u", *workload.python, *script, *arguments)
 
 
-def _scheduled_job(world: PlannedWorld) -> object:
-    """What a scheduler is asked for, if there is one."""
-    scheduler = world.kind.scheduler
-    gpus = {place.spec.name: len(place.gpus) for place in world.places}
-    return scheduler.plan_job(world.request, world.findings, gpus) if scheduler else None
-
-
 def _node_locks(world: PlannedWorld, place: RankPlacement) -> tuple[Lock, ...]:
     """The node's GPUs; and the machine, which other runs may share unless it is to be exclusive."""
     gpus = tuple(Lock(name=f"gpu-{index}") for index in place.gpus)
     if not world.request.exclusive:
         return (*gpus, Lock(name="machine", shared=True))
     # Of several nodes that are one machine the first takes it for all.
-    host = world.findings[place.spec.name].facts.host_id
-    before = (p.spec.name for p in world.places[: place.node_rank])
-    taken = host and any(world.findings[name].facts.host_id == host for name in before)
-    return gpus if taken else (*gpus, Lock(name="machine"))
+    name = place.spec.name
+    names = world.roster.machines.get(world.findings[name].facts.host_id, [name])
+    return gpus if names[0] != name else (*gpus, Lock(name="machine"))
 
 
 def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
@@ -272,7 +275,7 @@ def _tune_node(world: PlannedWorld, place: RankPlacement) -> Tuned:
         ranks=len(place.ranks),
         nodes=len(world.places) if world.meets else 1,
         interface=world.interface(spec.name) if world.meets else None,
-        shared_by=world.tenants(spec.name),
+        shared_by=len(world.roster.machines.get(facts.host_id, ())) or 1,
         modules=dict(finding.modules or {}),
         bound=_bound_gpus(world, place),
         collectives=_may_use_collectives(world, place),
@@ -364,7 +367,7 @@ def _rung_variables(world: PlannedWorld, place: RankPlacement) -> Iterator[Varia
     if world.own_worlds:
         why = "ranks count from 0 on every node; the run knows them apart"
         yield _rung_variable("ORCHESTRATE_FIRST_RANK", str(place.ranks[0]), why)
-        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.size), "ranks of all nodes")
+        yield _rung_variable("ORCHESTRATE_WORLD_SIZE", str(world.roster.size), "ranks of all nodes")
     if world.rung is CommMode.LEASES:
         yield _rung_variable("ORCHESTRATE_SAMPLES", "leased", "samples come from the coordinator")
         why = "outputs of other code or other samples do not mix"

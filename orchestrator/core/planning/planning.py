@@ -116,7 +116,7 @@ def _plan_of(layout: _Layout, excluded: tuple[Exclusion, ...]) -> Plan:
         preset=request.job.preset,
         launcher=world.launcher,
         launcher_reason=layout.launcher_reason,
-        world_size=world.size,
+        world_size=world.roster.size,
         nodes=shares,
         excluded=excluded,
         ladder=layout.ladder,
@@ -164,13 +164,13 @@ def plan_with_joined(
 
     Those that work already keep their ranks; the new ones count on.
     """
-    known = [request.cluster.node(share.name) for share in planned.nodes]
+    specs = {spec.name: spec for spec in request.cluster.workers}
+    known = [specs.pop(share.name) for share in planned.nodes]
+    others = _neighbours(request, findings)
     new = [
         spec
-        for spec in request.cluster.workers
-        if spec not in known
-        and spec.name in findings
-        and _exclusion_of(request, spec, findings, []) is None
+        for name, spec in specs.items()
+        if name in findings and _exclusion_of(request, spec, findings[name], others, []) is None
     ]
     nodes = [*known, *new]
     world = PlannedWorld(
@@ -256,31 +256,38 @@ def _select_nodes(
     request: RunRequest, findings: Mapping[str, NodeFinding], failed: Mapping[str, str]
 ) -> tuple[list[NodeSpec], tuple[Exclusion, ...]]:
     used: list[NodeSpec] = []
+    before: list[NodeFinding] = []
     excluded: list[Exclusion] = []
+    others = _neighbours(request, findings)
     for spec in request.cluster.workers:
         found = Exclusion(node=spec.name, reason=failed.get(spec.name, ""))
         if spec.name in findings and not found.reason:
-            before = [findings[s.name] for s in used]
-            found = _exclusion_of(request, spec, findings, before) or found
+            finding = findings[spec.name]
+            found = _exclusion_of(request, spec, finding, others, before) or found
         if found.reason:
             excluded.append(found)
         else:
             used.append(spec)
+            before.append(findings[spec.name])
     return used, tuple(excluded)
+
+
+def _neighbours(request: RunRequest, findings: Mapping[str, NodeFinding]) -> devices.Neighbours:
+    facts = {name: finding.facts for name, finding in findings.items()}
+    return devices.neighbours(facts, request.cluster.workers)
 
 
 def _exclusion_of(
     request: RunRequest,
     spec: NodeSpec,
-    findings: Mapping[str, NodeFinding],
+    finding: NodeFinding,
+    others: devices.Neighbours,
     before: Sequence[NodeFinding],
 ) -> Exclusion | None:
     """Why the node cannot take part, beside those that come ``before`` it; None = it can."""
-    finding = findings[spec.name]
-    facts = {name: other.facts for name, other in findings.items()}
     chosen = devices.choice(spec.env, request.env)
     wrong_gpus = devices.unfit_gpus_reason(spec, finding.facts, chosen, _fixed_ranks(request))
-    wrong_gpus = wrong_gpus or devices.without_gpu(spec, facts, request.cluster.workers, chosen)
+    wrong_gpus = wrong_gpus or devices.without_gpu(spec, finding.facts, others, chosen)
     if wrong_gpus:
         return Exclusion(node=spec.name, reason=wrong_gpus, remedy=DECLARE_GPUS)
     reason = checks.unfit_reason(spec, finding, _modules_needed(request))

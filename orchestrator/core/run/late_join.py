@@ -9,7 +9,8 @@ from orchestrator.core import launchers
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.workload import Shape
 from orchestrator.core.planning.planning import plan_with_joined
-from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.state import RunState
 
 NOT_READY = "not ready when the work began"
 
@@ -25,8 +26,7 @@ def may_begin(state: RunState) -> bool:
     enough = request.cluster.min_nodes
     if enough is None or request.job.workload.shape is not Shape.DIVISIBLE:
         return False
-    ready = sum(node.ready and node.connected for node in state.nodes.values())
-    return ready >= max(1, enough, request.job.workload.min_nodes)
+    return state.nodes.tally.ready >= max(1, enough, request.job.workload.min_nodes)
 
 
 def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
@@ -35,7 +35,9 @@ def late_nodes(state: RunState) -> Iterator[tuple[str, NodeState]]:
         return
     if launchers.find_scheduler(state.plan.launcher) is not None:
         return
-    planned = {share.name for share in state.plan.nodes}
+    planned = state.nodes.shares_of(state.plan)
+    if len(planned) == len(state.nodes):
+        return
     for name, node in state.nodes.items():
         if name not in planned and node.problem is None and node.lost is None:
             yield name, node

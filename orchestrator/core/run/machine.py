@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import compress
-from operator import is_not
 
 from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.model.comm_modes import APART, CommMode
-from orchestrator.core.model.plan import NodePlan, Plan, Rendezvous
-from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.plan import Budgets, NodePlan, Plan, Rendezvous
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.actions import (
     Action,
@@ -47,7 +45,10 @@ from orchestrator.core.run.connectivity import Fault
 from orchestrator.core.run.events import Event, Phase, StopKind, StopRequested
 from orchestrator.core.run.fallback import fall_of, falls_unreached, may_fall
 from orchestrator.core.run.hang import blame_rank, is_confirmed
+from orchestrator.core.run.kit_reports import EnergyReported, Reported
 from orchestrator.core.run.late_join import NOT_READY, join_ready_nodes, late_nodes, may_begin
+from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.node_table import NodeTable
 from orchestrator.core.run.recording import record_event
 from orchestrator.core.run.rendezvous import (
     all_reached,
@@ -58,10 +59,10 @@ from orchestrator.core.run.rendezvous import (
 from orchestrator.core.run.state import (
     EPOCH_STEP,
     NEVER_LAUNCHED,
-    NodeState,
     RunState,
     Terms,
     next_attempt,
+    revised,
     terms_of,
 )
 
@@ -75,23 +76,23 @@ def step(state: RunState, event: Event) -> tuple[RunState, tuple[Action, ...]]:
     An event that says nothing new returns the very same ``state`` and no actions.
     """
     recorded = record_event(state, event)
+    if isinstance(event, Reported | EnergyReported) and state.terms is not None:
+        return recorded, ()  # no decision follows from figures
     if recorded == state:
         return state, ()
     decided = _decide(recorded)
     terms = terms_of(decided)
-    changed = decided.nodes if terms != decided.terms else _changed_nodes(state, decided)
+    # Of one attempt, so that both have the same nodes.
+    same = terms == decided.terms
+    changed = decided.nodes.changed_from(state.nodes) if same else decided.nodes
     fresh = {action_identity(action): action for action in _wanted_actions(decided, terms, changed)}
     actions = {key: action for key, action in fresh.items() if key not in decided.issued}
+    if same and not actions:
+        return decided, ()
     launching = decided.launching or any(isinstance(a, Launch) for a in actions.values())
-    issued = decided.issued | actions.keys() if actions else decided.issued
-    after = replace(decided, issued=issued, launching=launching, terms=terms)
+    issued = decided.issued.with_items(dict.fromkeys(actions))
+    after = revised(decided, issued=issued, launching=launching, terms=terms)
     return after, tuple(actions.values())
-
-
-def _changed_nodes(before: RunState, after: RunState) -> dict[str, NodeState]:
-    """Both have the same nodes in the inventory's order, for they are of one attempt."""
-    changed = map(is_not, after.nodes.values(), before.nodes.values())
-    return dict(compress(after.nodes.items(), changed))
 
 
 def action_identity(action: Action) -> str:
@@ -127,13 +128,12 @@ def current_phase(state: RunState) -> Phase:
             return Phase.RESERVE
         meeting = state.plan.meets and state.plan.rendezvous is None
         return Phase.REACH if meeting else Phase.FABRIC
-    nodes = state.nodes.values()
-    if any(not node.connected and not node.settled for node in nodes):
+    tally = state.nodes.tally
+    if tally.connecting:
         return Phase.CONNECT
-    if any(node.facts is None and not node.settled for node in nodes):
+    if tally.probing:
         return Phase.PROBE
-    synced = all(node.synced or node.settled for node in nodes)
-    return Phase.PREPARE if synced else Phase.SYNC
+    return Phase.SYNC if tally.syncing else Phase.PREPARE
 
 
 def phase_budget(request: RunRequest, phase: Phase) -> float | None:
@@ -158,17 +158,16 @@ def phase_budget(request: RunRequest, phase: Phase) -> float | None:
 
 
 def _phase_after_launch(state: RunState) -> Phase:
-    nodes = [node for _, node in state.planned() if node.lost is None]
-    running = [node for node in nodes if node.concluded is None and node.problem is None]
-    if running and state.halted:
+    tally = state.nodes.tally_of(state.require_plan())
+    if tally.running and state.halted:
         return Phase.STOP
-    if any(not node.launched for node in running):
+    if tally.launching:
         return Phase.LAUNCH
-    if running:
+    if tally.running:
         return Phase.WATCH
-    if any(not (n.collected or n.swept or n.problem) for n in nodes):
+    if tally.uncollected:
         return Phase.COLLECT
-    if not all(_is_done(node) for node in nodes):
+    if tally.undone:
         return Phase.CLEAN
     return Phase.COLLECT if _is_served(state) else Phase.CLASSIFY
 
@@ -184,7 +183,7 @@ def _decide(state: RunState) -> RunState:
         return _decide_next_attempt(_decide_hang(join_ready_nodes(state)))
     if state.refusal or not state.begun:
         return state
-    if not all(node.settled for node in state.nodes.values()) and not may_begin(state):
+    if state.nodes.tally.unsettled and not may_begin(state):
         return state
     if state.plan is None:
         return _decide_plan(state, None)
@@ -207,7 +206,7 @@ def _decide_rendezvous(state: RunState, chosen: Rendezvous | Refusal) -> RunStat
         return _decide_plan(state, chosen)
     if state.offers < MAX_OFFERS and was_refused(state):
         nodes = {name: replace(node, reached=None) for name, node in state.nodes.items()}
-        return replace(state, port=None, nodes=nodes)
+        return replace(state, port=None, nodes=NodeTable(nodes))
     # What one direction to the head tells is half of it: first all nodes dial each other.
     return state if state.mesh is None else _decide_unreached(state, chosen)
 
@@ -244,7 +243,7 @@ def _decide_next_attempt(state: RunState) -> RunState:
         falls = (*state.falls, fall_of(state, state.classified.reason))
         return next_attempt(state, state.epoch + EPOCH_STEP, falls)
     unasked = state.lapsed and not (state.stop or state.overdue or state.failures or state.broken)
-    if unasked and state.resumed and all(_is_done(node) for _, node in state.planned()):
+    if unasked and state.resumed and not state.nodes.tally_of(state.require_plan()).undone:
         return next_attempt(state, state.epoch + EPOCH_STEP, state.falls)
     return state
 
@@ -294,7 +293,7 @@ def _wanted_actions(state: RunState, terms: Terms, changed: Nodes) -> Iterator[A
     elif state.fabric is None and state.plan.proves_fabric:
         yield ProbeFabric(rung=CommMode(state.plan.rung))
     else:
-        shares = (share for share in state.plan.nodes if share.name in changed)
+        shares = state.nodes.changed_shares(state.plan, changed)
         yield from (Launch(node=share.name, share=share) for share in shares)
 
 
@@ -325,7 +324,8 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan, changed: Nodes) -> It
     if state.port is None:
         yield OfferRendezvous(node=planned.head.name, round=state.offers + 1)
         return
-    others = [share.name for share in planned.nodes[1:] if share.name in changed]
+    shares = state.nodes.changed_shares(planned, changed)
+    others = [share.name for share in shares if share is not planned.head]
     waiting = [name for name in others if changed[name].reached is None]
     addresses = candidates_of(state) if waiting else ()
     for name in waiting:
@@ -336,8 +336,8 @@ def _wanted_for_rendezvous(state: RunState, planned: Plan, changed: Nodes) -> It
 
 def _wanted_after_launch(state: RunState, terms: Terms, changed: Nodes) -> Iterator[Action]:
     plan = state.require_plan()
-    for share in plan.nodes:
-        if share.name in changed and changed[share.name].lost is None:
+    for share in state.nodes.changed_shares(plan, changed):
+        if changed[share.name].lost is None:
             yield from _wanted_of_node(state, share, halted=terms.halted)
     for name, node in late_nodes(state):
         if name in changed:
@@ -346,7 +346,7 @@ def _wanted_after_launch(state: RunState, terms: Terms, changed: Nodes) -> Itera
         yield Serve(rung=CommMode(plan.rung))
     if _is_served(state):
         return
-    if all(_is_done(node) for _, node in state.planned()):
+    if not state.nodes.tally_of(plan).undone:
         unsure = may_fall(state) and state.classified is None
         yield Classify(attempt=state.attempt) if unsure else Conclude()
 
@@ -391,7 +391,3 @@ def _collect_failed(state: RunState, name: str) -> bool:
 
 def _grace_seconds(stop: StopRequested | None, budgets: Budgets) -> float:
     return 0.0 if stop is not None and stop.kind is StopKind.KILL else budgets.grace_s
-
-
-def _is_done(node: NodeState) -> bool:
-    return node.swept is not None or node.lost is not None

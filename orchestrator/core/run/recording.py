@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.core.base.outcome import has_succeeded
+from orchestrator.core.base.persistent_map import PersistentMap
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.fabric.fabric_verdict import remedy_for
 from orchestrator.core.model.comm_modes import Fallback
@@ -51,16 +52,17 @@ from orchestrator.core.run.events import (
 )
 from orchestrator.core.run.evidence import Inspected, Stalled
 from orchestrator.core.run.kit_reports import EnergyReported, Progressed, Reported
+from orchestrator.core.run.node_state import Ending, NodeState
+from orchestrator.core.run.node_table import NodeTable
 from orchestrator.core.run.node_telemetry import TelemetryRead
 from orchestrator.core.run.rendezvous import all_reached
 from orchestrator.core.run.state import (
     LEASE,
-    Ending,
     Figure,
-    NodeState,
     RunState,
     new_state,
     next_attempt,
+    revised,
 )
 
 NodeEvent = (
@@ -104,8 +106,7 @@ def record_event(state: RunState, event: Event) -> RunState:
         case Progressed() | TelemetryRead():
             return state
         case EnergyReported():
-            known = state.energy.get(event.place) == event
-            return state if known else replace(state, energy={**state.energy, event.place: event})
+            return _record_energy(state, event)
         case Failed():
             return _record_failure(state, event)
         case Stalled() | Inspected():
@@ -121,12 +122,22 @@ def record_event(state: RunState, event: Event) -> RunState:
             return _with_node(state, event.node, node)
 
 
-def _record_ending(state: RunState, event: Ending) -> RunState:
-    if event in [ending for ending in state.endings if ending.node == event.node]:
+def _record_energy(state: RunState, event: EnergyReported) -> RunState:
+    if state.energy.get(event.place) == event:
         return state
+    return revised(state, energy=state.energy.with_item(event.place, event))
+
+
+def _record_ending(state: RunState, event: Ending) -> RunState:
+    node = state.nodes.get(event.node)
+    if event in (state.endings if node is None else node.endings):
+        return state
+    if node is not None:
+        ended = replace(node, endings=(*node.endings, event))
+        state = _with_node(state, event.node, ended)
     failed = () if event.by_us or has_succeeded(event.outcome) else (event,)
     endings = (*state.endings, event)
-    return replace(state, endings=endings, failed=(*state.failed, *failed))
+    return revised(state, endings=endings, failed=(*state.failed, *failed))
 
 
 def _record_lapse(state: RunState, event: Halting) -> RunState:
@@ -216,12 +227,14 @@ def _record_takeover(state: RunState, event: Resumed) -> RunState:
     if event.again:
         return next_attempt(state, event.epoch)
     state = _forget_collecting(state)
-    nodes = {n: replace(node, connected=False, reached=None) for n, node in state.nodes.items()}
+    nodes = NodeTable(
+        {n: replace(node, connected=False, reached=None) for n, node in state.nodes.items()}
+    )
     state = replace(
         state,
         epoch=event.epoch,
         resumed=True,
-        issued=frozenset(),
+        issued=PersistentMap(),
         terms=None,
         nodes=nodes,
         occupied=None,
@@ -244,7 +257,7 @@ def _forget_collecting(state: RunState) -> RunState:
         if name in failed
     }
     kept = tuple(told for told in state.problems if told[1] is not Phase.COLLECT)
-    return replace(state, nodes={**state.nodes, **nodes}, problems=kept)
+    return replace(state, nodes=NodeTable({**state.nodes, **nodes}), problems=kept)
 
 
 def _unless(problem: Problem | None, forgotten: Problem) -> Problem | None:
@@ -303,7 +316,7 @@ def _record_launched_node(
 
 
 def _with_node(state: RunState, name: str, node: NodeState) -> RunState:
-    return replace(state, nodes={**state.nodes, name: node})
+    return revised(state, nodes=state.nodes.with_item(name, node))
 
 
 def _more_urgent(old: StopRequested | None, new: StopRequested) -> StopRequested:
@@ -319,11 +332,13 @@ def _record_figure(state: RunState, event: Reported) -> RunState:
     if known or event.attempt is not None:
         return state
     if event.position:  # what the coordinator itself works out is in no rank's file
-        state = replace(state, positions={**state.positions, place: event.position})
+        state = revised(state, positions=state.positions.with_item(place, event.position))
     other = state.figures.get(event.name)
     if event.step is not None or (other is not None and other.rank < event.rank):
         return state
     figure = Figure(rank=event.rank, value=event.value, unit=event.unit)
+    if figure == other:
+        return state
     return replace(state, figures={**state.figures, event.name: figure})
 
 
@@ -370,7 +385,7 @@ def _record_deadline(state: RunState, event: DeadlinePassed) -> RunState:
         for name, node in state.nodes.items()
         if _is_late(state, node)
     }
-    return replace(state, nodes={**state.nodes, **late})
+    return replace(state, nodes=NodeTable({**state.nodes, **late}))
 
 
 def _is_late(state: RunState, node: NodeState) -> bool:

@@ -8,12 +8,15 @@ from orchestrator.core.model.plan import Plan, Rendezvous
 from orchestrator.core.planning.placing import same_machine
 from orchestrator.core.planning.planning import Refusal, rendezvous_candidates
 from orchestrator.core.run.connectivity import Reached
-from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.state import RunState
 
 
 def all_reached(state: RunState, planned: Plan) -> bool:
     """Whether every node has told which of the head's addresses it reached."""
     if not planned.meets or state.port is None:
+        return False
+    if state.nodes.tally_of(planned).unreached > 1:  # besides the head, which is asked by all
         return False
     others = planned.nodes[1:]
     return all(state.nodes[share.name].reached is not None for share in others)

@@ -16,7 +16,8 @@ from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Divided, Occupied, Phase, RankExited
 from orchestrator.core.run.evidence import Stalled
 from orchestrator.core.run.hang import Blame
-from orchestrator.core.run.state import LEASE, Ending, RunState, ended_well
+from orchestrator.core.run.node_state import Ending
+from orchestrator.core.run.state import LEASE, RunState, ended_well
 from orchestrator.core.verdict import last_words as words
 from orchestrator.core.verdict.result import FailureResult
 

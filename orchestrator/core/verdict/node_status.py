@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.comm_modes import CommMode, Intent
-from orchestrator.core.run.state import Ending, NodeState, RunState
+from orchestrator.core.run.node_state import Ending, NodeState
+from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import ending_name, first_cause
 from orchestrator.core.verdict.result import NOT_LOOKED_AT, NodeResult, RungResult
 

@@ -200,6 +200,7 @@ def _node_facts(state: RunState, name: str) -> Facts:
 def _success_ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
     """All that a success depends on: another one of these, and it is to be proven again."""
     assert plan.rendezvous is not None
+    interfaces = dict(plan.rendezvous.interfaces)
     return {
         "rung": plan.rung,
         "nodes": [
@@ -213,7 +214,7 @@ def _success_ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> 
                 "ranks": list(share.ranks),
                 "interpreter": share.interpreter,
                 "modules": _module_versions(state, share.name),
-                "interface": plan.rendezvous.interface_of(share.name),
+                "interface": interfaces.get(share.name),
                 "hcas": [f"{hca.name}:{hca.port} {hca.state}" for hca in facts[share.name].hcas],
                 "environment": {v.name: str(v.value) for v in probe_environment(share)},
             }

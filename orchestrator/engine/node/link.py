@@ -141,6 +141,8 @@ class NodeLink:
 
     async def _reopen(self) -> Channel:
         """The channel, however often that must be tried. Raises :class:`NodeGone`."""
+        if self._channel is not None and self._refused is None:
+            return self._channel
         while True:
             left_s = max(self._patience_s(), MIN_PATIENCE_S)
             try:

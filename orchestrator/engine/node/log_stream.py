@@ -230,11 +230,16 @@ class Spool:
         path = self._paths.get(name) or self._add(name)
         # Not kept open: thousands of ranks, or a node that invents names, would use up all files
         # that this process may have open.
-        with path.open("ab") as file:
-            end = file.tell()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            end = os.fstat(descriptor).st_size
             if offset > end:
                 raise BadStream(f"{self._node}/{name}: bytes {end} to {offset} are missing")
-            file.write(data[end - offset :])
+            rest = memoryview(data)[end - offset :]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
 
     def _add(self, name: str) -> Path:
         try:

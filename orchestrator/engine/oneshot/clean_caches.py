@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.parsing.replies.record_lines import as_int
 

@@ -16,7 +16,8 @@ from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import InternalError, OrchestrateError, UsageError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
-from orchestrator.core.run.state import NEVER_LAUNCHED, NodeState
+from orchestrator.core.run.node_state import NodeState
+from orchestrator.core.run.state import NEVER_LAUNCHED
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.node_session import SWEEP_STEP
 from orchestrator.engine.oneshot.node_link import node_link

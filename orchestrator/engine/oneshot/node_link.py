@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.support.clock import SystemClock
 

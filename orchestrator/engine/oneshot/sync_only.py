@@ -10,7 +10,7 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.push import Sent, push_snapshot
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.clock import Clock, SystemClock
 

@@ -23,7 +23,8 @@ from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_li
 from orchestrator.core.diagnosis.rules import BY_ID
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import RankExited
-from orchestrator.core.run.state import Ending, RunState
+from orchestrator.core.run.node_state import Ending
+from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import log_name
 from orchestrator.core.verdict.result import FailureResult, Result, Verdict
 from orchestrator.core.verdict.verdict import missed_gate_text

@@ -10,6 +10,7 @@ from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import Point, PointReader
 from orchestrator.core.base.codec import CodecError, from_json
 from orchestrator.core.base.errors import InternalError
+from orchestrator.core.base.persistent_map import PersistentMap
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Event
@@ -71,7 +72,7 @@ def _with_reports(folder: RunFolder, state: RunState) -> RunState:
             state = record_event(state, replace(point.event, position=0))
     read = read_positions(folder, state.attempt)
     further = {place: max(at, read.get(place, 0)) for place, at in state.positions.items()}
-    return replace(state, positions={**read, **further})
+    return replace(state, positions=PersistentMap({**read, **further}))
 
 
 def _series_points(folder: RunFolder, attempt: int) -> Iterator[Point]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.base.figures import format_number
+from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Divided, Event, Phase, ProcessExited, RankExited
 from orchestrator.core.run.kit_reports import Progressed, Reported
-from orchestrator.core.run.node_stage import node_stage
-from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.core.run.node_state import NodeState, node_stage
+from orchestrator.core.run.state import RunState
 from orchestrator.view.terminal.text import brief_text
 
 MAX_FIELDS = 3
@@ -38,6 +39,11 @@ class Progress:
     def fraction(self) -> float:
         """0..1; 0 when the total is unknown."""
         return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything is done; False when the total is unknown."""
+        return 0 < self.total <= self.done
 
     def advance(self, later: Progress) -> None:
         """Take over what is known now, and how fast it got there."""
@@ -79,16 +85,22 @@ class Board:
         self._figures: dict[str, tuple[int, dict[str, float]]] = {}
         self._ended: dict[str, set[int]] = {}
         self._work: Progress | None = None
+        self._unfinished: set[tuple[str, int]] = set()
 
     def update(self, at: float, event: Event, state: RunState) -> None:
         self.state, self.now = state, at
         self.began = at if self.began is None else self.began
-        self.phase = machine.current_phase(state)
         match event:
             case Progressed():
                 self._on_progress(at, event)
             case Reported():
                 self._on_figure(event)
+            case _:
+                self.phase = machine.current_phase(state)
+                self._on_change(at, event, state)
+
+    def _on_change(self, at: float, event: Event, state: RunState) -> None:
+        match event:
             case Divided(total=total, done=done, failed=failed):
                 now = Progress(float(done + failed), float(total), "sample", at)
                 self._work = _advanced(self._work, now)
@@ -107,8 +119,11 @@ class Board:
     def rows(self) -> Iterator[Row]:
         """One per node, in inventory order."""
         if self.state is not None:
-            for name, node in self.state.nodes.items():
-                yield self._row(self.state, name, node)
+            plan, nodes = self.state.plan, self.state.nodes
+            shares = nodes.shares_of(plan) if plan is not None else {}
+            excluded = {e.node: e.reason for e in plan.excluded} if plan is not None else {}
+            for name, node in nodes.items():
+                yield self._row(name, node, shares.get(name), excluded.get(name, ""))
 
     @property
     def rung(self) -> str:
@@ -118,14 +133,26 @@ class Board:
             return ""
         return f"{state.plan.rung} (degraded)" if state.falls else state.plan.rung
 
+    @property
+    def may_be_finished(self) -> bool:
+        """Whether no rank that is still there is known to have something to do."""
+        if self._work is not None:
+            return self._work.finished
+        if self.state is None or not self.state.nodes.tally.out:
+            return not self._unfinished
+        nodes = self.state.nodes
+        return all(nodes[node].lost or nodes[node].problem for node, _ in self._unfinished)
+
     def overall(self) -> Progress | None:
         """The progress of the rank that is furthest behind: that of the whole. Of divisible work it
         is known. Nodes that are lost hold up nobody.
         """
         if self._work is not None:
             return self._work
-        nodes = self.state.nodes if self.state is not None else {}
-        gone = {name for name, node in nodes.items() if node.lost or node.problem}
+        gone: set[str] = set()
+        if self.state is not None and self.state.nodes.tally.out:
+            nodes = self.state.nodes.items()
+            gone = {name for name, node in nodes if node.lost or node.problem}
         going = [ranks for name, ranks in self._progress.items() if name not in gone]
         every = [p for ranks in going or self._progress.values() for p in ranks.values()]
         return min(every, key=lambda progress: progress.fraction, default=None)
@@ -141,25 +168,28 @@ class Board:
             ranks.add(self._figures[node][0])
         return min(ranks)
 
-    def _row(self, state: RunState, name: str, node: NodeState) -> Row:
-        share = next((s for s in state.plan.nodes if s.name == name), None) if state.plan else None
-        excluded = {e.node: e.reason for e in state.plan.excluded} if state.plan else {}
+    def _row(self, name: str, node: NodeState, share: NodePlan | None, excluded: str) -> Row:
         problem = node.lost or node.problem
         behind = min(self._progress.get(name, {}).values(), key=lambda p: p.fraction, default=None)
         return Row(
             node=name,
-            stage="excluded" if name in excluded else node_stage(node),
+            stage="excluded" if excluded else node_stage(node),
             ranks=len(share.ranks) if share else 0,
             up=len(node.ranks.keys() - self._ended.get(name, set())),
             progress=behind,
             fields=self._fields(name),
-            reason=brief_text(excluded.get(name) or (problem.message if problem else "")),
+            reason=brief_text(excluded or (problem.message if problem else "")),
         )
 
     def _on_progress(self, at: float, event: Progressed) -> None:
         ranks = self._progress.setdefault(event.node, {})
         now = Progress(event.done, event.total, event.unit, at, event.fields)
-        ranks[event.rank] = _advanced(ranks.get(event.rank), now)
+        latest = ranks[event.rank] = _advanced(ranks.get(event.rank), now)
+        place = (event.node, event.rank)
+        if latest.finished:
+            self._unfinished.discard(place)
+        else:
+            self._unfinished.add(place)
 
     def _on_figure(self, event: Reported) -> None:
         if event.step is None:

@@ -86,12 +86,12 @@ class PlainView:
 
     def _tell_progress(self, at: float) -> None:
         """At most one line in ten seconds, and the last one."""
-        progress = self._board.overall()
-        if progress is None or self._verbosity < 0:
-            return
         told_at, told_done = self._told_progress
-        finished = progress.total > 0 and progress.done >= progress.total
-        if progress.done == told_done or (at - told_at < PROGRESS_EVERY_S and not finished):
+        soon = at - told_at < PROGRESS_EVERY_S
+        if self._verbosity < 0 or (soon and not self._board.may_be_finished):
+            return
+        progress = self._board.overall()
+        if progress is None or progress.done == told_done or (soon and not progress.finished):
             return
         self._told_progress = (at, progress.done)
         self._tell(NarratedLine(Weight.RUN, describe_progress(progress, self._board.fields())))

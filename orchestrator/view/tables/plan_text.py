@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.adapters.report.prediction_text import planned_rows
 from orchestrator.core.base.command import Command, render_human
 from orchestrator.core.base.wire_names import wire
-from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets, NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.parsing.replies.display_text import clean_line
 from orchestrator.view.terminal.text import brief_text, count_noun, format_seconds, format_size
 

@@ -20,17 +20,29 @@ from bench_lib.machine import describe
 from bench_lib.probe import probe
 from bench_lib.profile import profile
 from bench_lib.report import Measured, as_json, judged, markdown
-from bench_lib.rounds import Scenario, perform
-from bench_lib.sync import sync
+from bench_lib.rounds import Scenario, only_cases, perform
+from bench_lib.sync import FEW_FILES, MANY_FILES, sync
 
 # Each scenario, and how many hosts it needs.
-SCENARIOS = {"fan-out": 32, "kept-fan-out": 32, "probe": 32, "sync": 8, "launch": 8, "imports": 2}
+SCENARIOS = {
+    "fan-out": 32,
+    "kept-fan-out": 32,
+    "probe": 32,
+    "sync": 8,
+    "sync-many": 8,
+    "launch": 8,
+    "imports": 2,
+}
+TREES = {"sync": FEW_FILES, "sync-many": MANY_FILES}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which scenarios, how often, and with what."""
     parser.add_argument(
         "--only", action="append", choices=list(SCENARIOS), help="this scenario; repeatable"
+    )
+    parser.add_argument(
+        "--case", action="append", metavar="NAME", help="only this case of them; repeatable"
     )
     parser.add_argument("--repeats", type=REPEATS, default=5, metavar="N", help="default: 5")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample, for machines")
@@ -65,10 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
         bed = stack.enter_context(make_bed(count, arguments.python, [str(venv)] if venv else []))
         kept = arguments.profiles or scratch
         kept.mkdir(parents=True, exist_ok=True)
-        for name in SCENARIOS:
-            for scenario in _scenarios(name, bed, venv) if name in wanted else []:
-                for measured in _measure(scenario, bed, arguments.repeats, kept):
-                    results[scenario.name] = measured
+        for name in filter(wanted.__contains__, SCENARIOS):
+            scenario = only_cases(_scenario(name, bed, venv), arguments.case)
+            for measured in _measure(scenario, bed, arguments.repeats, kept):
+                results[scenario.name] = measured
     verdicts = [verdict for result in results.values() for verdict in result.verdicts]
     return MET if all(verdict.met and verdict.enough for verdict in verdicts) else MISSED
 
@@ -82,19 +94,14 @@ def _report(
     print(markdown(facts, found), end="", flush=True)
 
 
-def _scenarios(name: str, bed: Bed, venv: Path | None) -> list[Scenario]:
-    if name == "fan-out":
-        return [fan_out(bed)]
-    if name == "kept-fan-out":
-        return [kept_fan_out(bed)]
-    if name == "probe":
-        return [probe(bed)]
-    if name == "imports":
-        return [imports(bed)]
-    if name == "sync":
-        return sync(bed)
+def _scenario(name: str, bed: Bed, venv: Path | None) -> Scenario:
+    makers = {"fan-out": fan_out, "kept-fan-out": kept_fan_out, "probe": probe, "imports": imports}
+    if name in makers:
+        return makers[name](bed)
+    if name in TREES:
+        return sync(bed, TREES[name])
     assert venv is not None
-    return [launch(bed, venv)]
+    return launch(bed, venv)
 
 
 def _measure(scenario: Scenario, bed: Bed, repeats: int, kept: Path) -> Iterator[Measured]:

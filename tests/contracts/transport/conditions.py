@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.time_limits import Deadline
 
 POLL_S = 0.01
 
 
 async def until(condition: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:
     """Returns as soon as ``condition`` holds. Raises ``AssertionError`` naming ``what``."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
+    deadline = Deadline(timeout_s)
     while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"not within {timeout_s} s: {what}"
+        assert not deadline.passed, f"not within {deadline}: {what}"
         await asyncio.sleep(POLL_S)
+
+
+def is_listening(address: Path) -> bool:
+    """Whether somebody does at a Unix socket, which is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(address)) == 0
 
 
 def is_alive(pid: int) -> bool:

@@ -15,7 +15,7 @@ from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import Exited
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
-from tests.contracts.transport.conditions import until
+from tests.contracts.transport.conditions import is_listening, until
 from tests.contracts.transport.conftest import QUICK, Open, refused
 from tests.contracts.transport.sshd import USER, Sshd, free_port, make_key, public_half
 from tests.time_limits import scaled
@@ -161,7 +161,7 @@ async def test_the_agent_signs(
         "ssh-agent", "-D", "-a", str(address), stdout=subprocess.DEVNULL
     )
     try:
-        await until(address.exists, what="the agent's socket")
+        await until(lambda: is_listening(address), what="the agent's socket")
         monkeypatch.setenv("SSH_AUTH_SOCK", str(address))
         add = ["ssh-add", "-q", str(server.client_key)]
         await asyncio.to_thread(subprocess.run, add, check=True, timeout=scaled(10))

@@ -14,7 +14,7 @@ from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.outcome import Exited
 from orchestrator.core.model.inventory import TransportKind
-from tests.contracts.transport.conditions import until
+from tests.contracts.transport.conditions import is_listening, until
 from tests.contracts.transport.conftest import Open, refused
 from tests.contracts.transport.relay import demand
 from tests.contracts.transport.sshd import USER, Sshd, make_key, public_half
@@ -112,7 +112,7 @@ async def test_an_agent_that_is_not_the_environments(
         "ssh-agent", "-D", "-a", str(address), stdout=subprocess.DEVNULL
     )
     try:
-        await until(address.exists, what="the agent's socket")
+        await until(lambda: is_listening(address), what="the agent's socket")
         environment = {**os.environ, "SSH_AUTH_SOCK": str(address)}
         add = ["ssh-add", "-q", str(server.client_key)]
         await asyncio.to_thread(

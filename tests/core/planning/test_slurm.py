@@ -12,8 +12,8 @@ from orchestrator.cli.options.option_values import parse_launcher
 from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.base.outcome import Exited, Signalled
 from orchestrator.core.model.checks import NodeFinding
-from orchestrator.core.model.plan import Plan, ProcessPlan, Rendezvous
-from orchestrator.core.model.request import Budgets, RunRequest
+from orchestrator.core.model.plan import Budgets, Plan, ProcessPlan, Rendezvous
+from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.core.run.events import ProcessExited, RankExited

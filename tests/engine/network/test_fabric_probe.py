@@ -186,7 +186,7 @@ async def test_it_is_proven_again_for_other_nodes_settings_or_on_request(bench: 
     node = before.nodes["b"]
     assert node.facts is not None
     rebooted = replace(node, facts=replace(node.facts, boot_id="another"))
-    bench.state = replace(before, nodes={**before.nodes, "b": rebooted})
+    bench.state = replace(before, nodes=before.nodes.with_item("b", rebooted))
     assert not (await bench.probe()).cached
     setting = Variable(name="NCCL_ALGO", value="Tree", origin="user", reason="")
     share = before.plan.nodes[0]

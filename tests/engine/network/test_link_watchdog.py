@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.adapters.agent_client.channel import AgentTimeout
 from orchestrator.core.fabric.fabric_verdict import Link
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.core.run.actions import Action, Launch
 from orchestrator.core.run.connectivity import LinksBroken
 from orchestrator.core.run.events import Event, Launched, NodeConcluded, RankStarted

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.base.outcome import Exited
-from orchestrator.core.model.request import Budgets
+from orchestrator.core.model.plan import Budgets
 from orchestrator.core.run.actions import Action, Inspect, Launch
 from orchestrator.core.run.events import Event, Launched, NodeConcluded, RankExited, RankStarted
 from orchestrator.core.run.evidence import Inspected, Inspection, RankEvidence, Stalled

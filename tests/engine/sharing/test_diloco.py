@@ -98,7 +98,7 @@ class Bench:
 
     def lose(self, name: str) -> None:
         node = replace(self.state.nodes[name], lost=Problem(id="OR-LINK-001", message="gone"))
-        self.state = replace(self.state, nodes={**self.state.nodes, name: node})
+        self.state = replace(self.state, nodes=self.state.nodes.with_item(name, node))
         self.street.see(self.state)
 
     @asynccontextmanager

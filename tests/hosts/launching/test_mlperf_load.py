@@ -13,6 +13,7 @@ from tests.architecture.source import ROOT
 from tests.hosts.dividing import merged, wait_for_outputs
 from tests.hosts.processes import remains
 from tests.hosts.running import Desk, Ending, Job, budgets
+from tests.time_limits import assert_within
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 pytest.importorskip("mlperf_loadgen", reason="hardware: LoadGen has no wheel for this machine")
@@ -37,7 +38,8 @@ def jw3(desk: Desk, hosts: VirtualHosts) -> Desk:
 # More samples than the hosts answer in that time. Otherwise their number would be taken from the
 # warm-up, and what else runs then says little of the test. Long answers: what a busy machine takes
 # to hand out work is little beside them.
-ENOUGH = ("min_duration=5", "target_qps=90", "max_new_tokens=48", "ignore_eos=true")
+LOAD_S = 5.0
+ENOUGH = (f"min_duration={LOAD_S:g}", "target_qps=90", "max_new_tokens=48", "ignore_eos=true")
 
 
 def start(desk: Desk, *settings: str) -> Job:
@@ -77,7 +79,8 @@ def test_unequal_workers_are_used_fully(jw3: Desk, hosts: VirtualHosts) -> None:
     ending = job.end(within_s=200)
 
     figures = check_exact(jw3, job, ending, "succeeded")
-    assert figures["division_efficiency"] >= 0.9
+    lost_s = LOAD_S * (1.0 - figures["division_efficiency"])
+    assert_within("what two workers lose of a load", lost_s, 0.1 * LOAD_S)
     for rate in ("prompt_tokens_per_s", "generated_tokens_per_s"):
         alone = [figures[f"{rate}.{node}"] for node in ("vh2", "vh3")]
         assert min(alone) > 0  # a busy machine may have no more for vh2 than vh3 is allowed

@@ -53,8 +53,7 @@ def prefill(
     ``kept``: row and place of each token that is no padding, row by row; then only these pass
     through everything but attention.
     """
-    shape = tokens.shape
-    width = shape[1]
+    shape, width = tokens.shape, tokens.shape[1]
     cos, sin = weights.cos[:width, None], weights.sin[:width, None]
     if kept is not None:
         tokens = tokens[kept]

@@ -20,8 +20,8 @@ from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.plan import NodePlan
 from orchestrator.core.run.events import Phase, RankExited
 from orchestrator.core.run.machine import current_phase
-from orchestrator.core.run.node_stage import node_stage
-from orchestrator.core.run.state import NodeState, RunState
+from orchestrator.core.run.node_state import NodeState, node_stage
+from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.failure_cause import ending_name, failure_of
 from orchestrator.core.verdict.node_status import rungs_of
 from orchestrator.core.verdict.result import FailureResult, Result, RungResult

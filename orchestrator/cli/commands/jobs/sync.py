@@ -42,7 +42,7 @@ def sync(
 
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.errors import ExitCode
-    from orchestrator.core.model.request import Budgets
+    from orchestrator.core.model.plan import Budgets
     from orchestrator.engine.oneshot.sync_only import bring
 
     if cluster is None and not dry_run:
@@ -69,7 +69,7 @@ def _take_snapshot(workdir: str | None) -> Snapshot:
     from pathlib import Path
 
     from orchestrator.adapters.catalog.bundled import bundled_kit
-    from orchestrator.adapters.catalog.project import find_project
+    from orchestrator.adapters.catalog.project_folder import find_project
     from orchestrator.adapters.store.layout import Layout
     from orchestrator.adapters.sync.code_snapshot import project_parts, take_snapshot
 

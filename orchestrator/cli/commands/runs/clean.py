@@ -158,7 +158,7 @@ def _refuse_with_caches(given: Mapping[str, object]) -> None:
 
 def _clean_caches(cluster: str, nodes: str, older_than_s: float, *, dry_run: bool) -> int:
     from orchestrator.cli.load_cluster import load_cluster
-    from orchestrator.core.model.request import Budgets
+    from orchestrator.core.model.plan import Budgets
     from orchestrator.engine.oneshot.clean_caches import clean_caches
 
     workers = load_cluster(cluster, nodes).workers

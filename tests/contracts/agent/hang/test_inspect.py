@@ -174,10 +174,13 @@ async def test_ranks_under_a_launcher_are_the_ranks_themselves(attempt: Attempt)
     await attempt.launch(launcher("bash", "-c", f"{shimmed(3, SPIN)} & wait"))
     pids = await up(attempt, 1)
 
-    ranks, _, _ = await inspect(attempt)
+    shares = []
+    while not shares or (max(shares) <= 0.2 and len(shares) < 10):
+        ranks, _, _ = await inspect(attempt)
+        assert ranks[3]["pid"] == pids[3]
+        shares.append(ranks[3]["cpu"])
 
-    assert ranks[3]["pid"] == pids[3]
-    assert ranks[3]["cpu"] > 0.2
+    assert max(shares) > 0.2, "others want the processor, too, but not at every moment"
 
 
 @pytest.mark.processes
