@@ -86,6 +86,8 @@ def test_an_export_into_the_project_is_no_code_of_the_next(own_folder: Path) -> 
         (("--container", "train:1"), "a pod is a container already"),
         (("--replicas", "2"), "only servers have replicas"),
         (("--name", "a" * 60), "too long"),
+        (("--name", "a" * 64), "a name of 64 characters"),
+        (("--resource", "cpu=1", "--resource", "cpu=2"), "cpu was given twice: 1 and 2"),
         (("--image", "two words"), "--image: no image: 'two words'"),
         (("--namespace", "Team"), "--namespace: no name of an object: 'Team'"),
         (("--queue", "g_1"), "--queue: no name of an object"),

@@ -144,6 +144,17 @@ def test_pods_that_fit_nowhere_are_busy(run: Run, cluster: Cluster) -> None:
     assert (cluster.names("jobsets"), cluster.names("pods")) == ([], [])
 
 
+def test_an_api_server_that_is_restarted_is_asked_again(run: Run, cluster: Cluster) -> None:
+    """While a job waits, and while it is removed."""
+    cluster.unschedulable = "no room"
+    cluster.api.failing = 3
+
+    failure = failure_of(run("--wait", "1"), 75)
+
+    assert (failure["id"], cluster.api.failing) == ("OR-KUBE-008", 0)
+    assert (cluster.names("jobsets"), cluster.names("pods")) == ([], [])
+
+
 def test_an_image_that_cannot_be_pulled(run: Run, cluster: Cluster) -> None:
     """Not waited for until its time is up."""
     cluster.pull_error = 'Back-off pulling image "registry/image:1": not found'

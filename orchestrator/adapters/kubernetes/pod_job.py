@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from orchestrator.adapters.kubernetes.kubectl import AlreadyThere, NotFound, ask_kubectl
 from orchestrator.adapters.kubernetes.pod_programs import pod_program
@@ -44,6 +45,8 @@ PROMPT_S = 120.0
 FIRST_POLL_S, LAST_POLL_S, POLL_GROWTH = 0.3, 5.0, 1.5
 # Of an earlier attempt, whose JobSet is still being removed.
 REMOVED_WITHIN_S = 120.0
+# An API server that does not answer is asked again for so long.
+PATIENCE_S, RETRY_S = 120.0, 1.0
 WORKLOADS = "workloads.kueue.x-k8s.io"
 MAX_NAMED = 3
 
@@ -99,7 +102,7 @@ class PodJob:
         """Until the pod of every node runs. Raises ``PreflightError`` with the reason."""
         clock = asyncio.get_running_loop().time
         began, scheduled, told, pause_s = clock(), 0.0, "", FIRST_POLL_S
-        while (waiting := await self._look(thorough=pause_s >= 1)) is not None:
+        while (waiting := await self._look_patiently(thorough=pause_s >= 1)) is not None:
             scheduled = 0.0 if waiting.queued else scheduled or clock()
             limit_s = self._terms.queue_s if waiting.queued else self._terms.start_s
             waited_s = clock() - (began if waiting.queued else scheduled)
@@ -116,13 +119,16 @@ class PodJob:
         Never raises: what could not be asked is still there for all we know.
         """
         try:
-            if await self._find() is not None:
-                flags = ("--ignore-not-found", "--wait=false", "--cascade=background")
-                await self._ask("delete", JOBSET, self.name, *flags)
-            return await self._left(within_s)
+            await _patiently(self._delete, within_s)
+            return await _patiently(lambda: self._left(within_s), within_s)
         except (PreflightError, NotFound, ValueError, OSError) as error:
             why = getattr(error, "why", "") or str(error)
             return (f"JobSet {self.name}: {why}",)
+
+    async def _delete(self) -> None:
+        if await self._find() is not None:
+            flags = ("--ignore-not-found", "--wait=false", "--cascade=background")
+            await self._ask("delete", JOBSET, self.name, *flags)
 
     async def exists(self) -> bool:
         """Raises ``PreflightError``."""
@@ -142,6 +148,9 @@ class PodJob:
                 remedy=f"another --run-id; {self._first.command('describe', JOBSET, self.name)}",
             )
         return job
+
+    async def _look_patiently(self, *, thorough: bool) -> Waiting | None:
+        return await _patiently(lambda: self._look(thorough=thorough), PATIENCE_S)
 
     async def _look(self, *, thorough: bool) -> Waiting | None:
         """What is waited for; None: nothing. Raises ``Refused``."""
@@ -221,6 +230,26 @@ class PodJob:
 
     async def _ask(self, *words: str, stdin: bytes = b"") -> bytes:
         return await ask_kubectl(self._first, *words, stdin=stdin)
+
+
+T = TypeVar("T")
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]], within_s: float) -> T:
+    """The answer, asked for again while the API server does not answer: it may be restarted while
+    a job waits for hours.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + within_s
+    while True:
+        try:
+            return await ask()
+        except Refused:
+            raise
+        except PreflightError:
+            if clock() >= deadline:
+                raise
+        await asyncio.sleep(min(RETRY_S, max(deadline - clock(), 0.0)))
 
 
 def _gone(place: PodPlace) -> Problem:

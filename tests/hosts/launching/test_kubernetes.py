@@ -247,6 +247,18 @@ def test_a_job_waits_in_its_queue(desk: Desk, cluster: Cluster) -> None:
     assert_removed(cluster)
 
 
+def test_a_job_that_waits_in_its_queue_can_be_interrupted(desk: Desk, cluster: Cluster) -> None:
+    cluster.quota = False
+    job = start(desk, "rank.py", "stay", options=("--pod-queue", "gpus", "--wait", "100"))
+    wait_until("the queue", lambda: noted(job, "the job waits in the queue"), within_s=60)
+
+    job.interrupt()
+    ended = job.end(60)
+
+    assert (ended.code, ended.result["status"]) == (130, "stopped")
+    assert_removed(cluster)
+
+
 def test_a_claim_keeps_the_checkpoints_of_a_run_that_was_stopped(
     desk: Desk, cluster: Cluster
 ) -> None:

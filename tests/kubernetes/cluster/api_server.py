@@ -58,6 +58,7 @@ class ApiServer:
         }
         self.denied: set[tuple[str, str]] = set()
         self.absent: set[str] = set()
+        self.failing = 0  # so many lists of pods are refused, as by a server that is restarted
         self.asked: list[tuple[str, str]] = []
         self.on_created: Callable[[str, dict[str, Any]], None] = lambda *_: None
         self.on_deleted: Callable[[str, str], None] = lambda *_: None
@@ -106,6 +107,9 @@ class ApiServer:
 
     def check(self, verb: str, resource: str) -> None:
         self.asked.append((verb, resource))
+        if (verb, resource) == ("list", "pods") and self.failing:
+            self.failing -= 1
+            raise ApiError(503, "ServiceUnavailable", "the server is currently unable to answer")
         if (verb, resource) in self.denied:
             what = f'{resource} is forbidden: User "tester" cannot {verb} resource "{resource}"'
             raise ApiError(403, "Forbidden", what)

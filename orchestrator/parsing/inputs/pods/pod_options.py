@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.kubernetes.pod_template import GPU_RESOURCE
-from orchestrator.core.kubernetes.settings import CodePlace
+from orchestrator.core.kubernetes.settings import MAX_HOST_CHARACTERS, CodePlace
 
 # RFC 1035 and 1123, as Kubernetes has them for services, other objects, and labels.
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -35,6 +35,9 @@ def default_name(workload: str) -> str:
 
 def parse_service_name(option: str, name: str) -> str:
     """A name that hosts can have, too. Raises :class:`UsageError`."""
+    if len(name) > MAX_HOST_CHARACTERS:
+        what = f"a name of {len(name)} characters: {MAX_HOST_CHARACTERS} at most are one of a host"
+        raise _refusal(option, what, f"a shorter {option}")
     if not SERVICE_NAME.fullmatch(name):
         remedy = "lower-case letters, digits and hyphens, beginning with a letter: finetune-7b"
         raise _refusal(option, f"no name for a job: {name[:80]!r}", remedy)
