@@ -8,16 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 from tests.simulation.disk import AttemptFiles, Lease, RunShare
 from tests.simulation.dispatcher import Dispatcher, Fault, Fields, Operation
-from tests.simulation.node import FakeNode, Hold
+from tests.simulation.node import Hold
 from tests.simulation.supervisor import TICK_S, Supervisor, ranks_of
 from tests.simulation.watch import Watch
-
-if TYPE_CHECKING:
-    from tests.simulation.network import Conversation
 
 LOCK_POLL_S = 0.05
 LOCK_S = 10.0
@@ -27,10 +23,6 @@ SUPERVISOR_END_S = 15.0
 
 class FakeAgent(Dispatcher):
     """The operations of the agent."""
-
-    def __init__(self, node: FakeNode, conversation: Conversation, starter: str) -> None:
-        super().__init__(node, conversation, starter)
-        self._listeners: set[int] = set()
 
     # ---- before a run ---------------------------------------------------------------------------
 
@@ -106,9 +98,6 @@ class FakeAgent(Dispatcher):
             else:
                 results.append({"ok": False, "error": "Connection refused"})
         return {"results": results}
-
-    def listening(self) -> set[tuple[str, int]]:
-        return {(self.node.address, port) for port in self._listeners}
 
     # ---- locks ----------------------------------------------------------------------------------
 

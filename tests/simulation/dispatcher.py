@@ -46,6 +46,7 @@ class Dispatcher:
         self._executing: dict[str, int] = {}
         self._operations: dict[str, Generator[float, None, Any]] = {}
         self._watches: dict[str, Watch] = {}
+        self._listeners: set[int] = set()
         node.agents.append(self)
 
     def receive(self, frame: Mapping[str, Any], payload: bytes) -> None:
@@ -103,6 +104,9 @@ class Dispatcher:
 
     def event(self, fields: Fields, payload: bytes = b"") -> None:
         self._send(fields, payload)
+
+    def listening(self) -> set[tuple[str, int]]:
+        return {(self.node.address, port) for port in self._listeners}
 
     def die(self, *, silently: bool = False) -> None:
         """Killed, or its input ended: what it was doing stops where it is; supervisors live on."""

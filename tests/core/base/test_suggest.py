@@ -47,9 +47,9 @@ KEYS += ["batch_size", "learning_rate", "transport", "workdir"]
 @pytest.mark.parametrize(
     "wrong,meant",
     [
-        ("pyhton", "python"),
+        ("pyhtno", "python"),
         ("usr", "user"),
-        ("nmae", "name"),
+        ("naem", "name"),
         ("known-hosts", "known_hosts"),
         ("sshConfig", "ssh_config"),
         ("batch", "batch_size"),

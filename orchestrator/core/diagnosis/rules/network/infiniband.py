@@ -101,7 +101,7 @@ RULES = (
         weight=85,
         signs=(
             sign("ibv_reg_mr", rf"ibv_reg_mr\w{{0,20}} failed(?!.{{0,40}}{_NO_PEER_MEMORY})"),
-            sign("egister memory", r"[Rr]egister memory .{0,60}Cannot allocate memory"),
+            sign("Cannot allocate memory", r"(?i:register) memory .{0,60}Cannot allocate memory"),
             sign(
                 "failed with error Cannot allocate memory",
                 r"Call to ibv_(?:create_qp|create_cq|alloc_pd) failed with error Cannot allocate",
@@ -126,7 +126,7 @@ RULES = (
                 rf"ibv_reg_mr\w{{0,20}} failed.{{0,40}}(?P<error>{_NO_PEER_MEMORY})",
             ),
             sign(
-                "egister memory",
+                "register memory",
                 rf"ailed to register memory .{{0,80}}(?P<error>{_NO_PEER_MEMORY})",
             ),
             sign(
