@@ -15,7 +15,6 @@ import argparse
 import gc
 import itertools
 import json
-import os
 import statistics
 import sys
 import time
@@ -30,8 +29,10 @@ sys.path += [str(SCRIPTS.parent / "workloads"), str(SCRIPTS)]
 
 import torch  # noqa: E402
 from bench_lib.models import SHAPES, qwen2  # noqa: E402
-from bench_lib.programs.finetune_ranks import Ours, Work  # noqa: E402
 from bench_lib.rows import drawn  # noqa: E402
+from bench_lib.trainers.energy import Energy  # noqa: E402
+from bench_lib.trainers.ours import Ours  # noqa: E402
+from bench_lib.trainers.work import Work  # noqa: E402
 
 import orchestrate_kit as kit  # noqa: E402 - after its folder
 from finetune.base.settings import Settings  # noqa: E402
@@ -39,7 +40,6 @@ from finetune.base.world import World, joined_world  # noqa: E402
 from finetune.data.packing import Row, text_example  # noqa: E402
 from gpu_check_lib.engine import asked  # noqa: E402
 from gpu_check_lib.model_points import FINETUNE, POINTS, Point, by_model  # noqa: E402
-from orchestrate_kit._nvml import Nvml, find_gpus  # noqa: E402
 from orchestrate_serving.builtin.model import Model  # noqa: E402
 from orchestrate_serving.builtin.options import EngineOptions  # noqa: E402
 from orchestrate_serving.builtin.weights import random_weights  # noqa: E402
@@ -50,25 +50,6 @@ FEWEST, MOST = 4, 40
 POINT_S = 8.0  # a point is not begun with less time than this
 LORA_RANK = 64
 TINY: dict[str, Any] = {"sequence": 32, "batch": 2, "answer": 8}
-
-
-class Energy:
-    """The energy counter of the GPU with this number among those that the process sees."""
-
-    def __init__(self, number: int) -> None:
-        try:
-            self._nvml = Nvml()
-            gpus = find_gpus(self._nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
-            self._gpu: Any = gpus[number][1]
-        except Exception:  # noqa: BLE001 - no library, no driver, no such GPU: no figure
-            self._gpu = None
-
-    def joules(self) -> float | None:
-        """Since the driver was loaded."""
-        if self._gpu is None:
-            return None
-        millijoules = self._nvml.read(self._gpu).millijoules
-        return None if millijoules is None else millijoules / 1e3
 
 
 def main() -> None:

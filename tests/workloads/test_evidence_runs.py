@@ -73,12 +73,12 @@ def test_large_measures_prefill_and_decode_of_a_divided_model(tmp_path: Path) ->
 
 
 @pytest.mark.processes
-def test_a_profile_of_large_is_in_none_of_its_repeats(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One window is open in all of them; a divided model is profiled behind it, by all ranks."""
-    monkeypatch.setenv("ORCHESTRATE_PROFILE", "0.01@0")
-    node = run_two(tmp_path, "large", "--tp=0", "--repeats=2")
+def test_a_profile_of_large_is_in_none_of_its_repeats(tmp_path: Path) -> None:
+    """One window is open in all of them; the profile is taken behind it."""
+    node = node_folder(tmp_path / "large")
+    script = str(WORKLOADS / "large" / "run.py")
+    wanted = {"ORCHESTRATE_PROFILE": "0.01@0"}
+    succeed(node.start(script, "--device=cpu", "--repeats=2", **wanted))
     assert len(document_of(node, "large.json")["repeats"][0]["prefill_seconds"]) == 2
     profile = document_of(node, "captures/profile/rank-0.json")
     assert (profile["reason"], profile["steps"] >= 1) == ("", True)

@@ -32,7 +32,7 @@ from bench_lib.models import SHAPES, qwen2, qwen2_on_host  # noqa: E402
 from bench_lib.rows import drawn, written  # noqa: E402
 from bench_lib.timeline import Kernel, gaps, timeline  # noqa: E402
 from bench_lib.trainers.bound import bound_of  # noqa: E402
-from bench_lib.trainers.energy import EnergyCounter  # noqa: E402
+from bench_lib.trainers.energy import Energy  # noqa: E402
 from bench_lib.trainers.ours import Ours  # noqa: E402
 from bench_lib.trainers.tuned import Tuned  # noqa: E402
 from bench_lib.trainers.usual import Usual  # noqa: E402
@@ -200,55 +200,65 @@ def _measured(
 def _measure(
     name: str, make: Make, work: Work, options: argparse.Namespace, report: Report
 ) -> None:
-    """Steps with their times; the first ones warm up and compile."""
+    """Steps with their times, and what products and attention take alone, if asked for."""
     device = work.world.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     side = make()
-    losses, seconds, counter = [], [], None
-    joules, counted_s = None, 0.0
+    try:
+        report.post("side", name=name, **_steps(name, side, work, options, report))
+        if options.bound and isinstance(side, Ours):
+            found = bound_of(side.engine.model, side.work)
+            report.post(
+                "bound",
+                name=name,
+                products_s=found.products_s,
+                attention_s=found.attention_s,
+                tokens_per_s_per_gpu=work.tokens_per_step / work.world.size / found.seconds,
+            )
+    finally:
+        side.close()
+
+
+def _steps(
+    name: str, side: Side, work: Work, options: argparse.Namespace, report: Report
+) -> dict[str, Any]:
+    """The first ones warm up and compile; a last one may be profiled."""
+    device = work.world.device
+    losses: list[float] = []
+    seconds: list[float] = []
+    energy = Energy(work.world.local_rank)
+    before = after = None
     last = options.steps - (1 if options.profile else 0)
     for step in range(1, options.steps + 1):
-        profiled = step > last
         work.ready()
         if step == options.warmup + 1:
-            counter = EnergyCounter(device)
+            before = energy.joules()
         began = time.perf_counter()
-        with _profiled(name, work, report) if profiled else nullcontext():
+        with _profiled(name, work, report) if step > last else nullcontext():
             losses.append(side.step(step))
             work.ready()
         seconds.append(time.perf_counter() - began)
-        if step == last and counter is not None:
-            joules, counted_s = counter.lap()
-    rates = [work.tokens_per_step / s / work.world.size for s in seconds[options.warmup : last]]
+        if step == last:
+            after = energy.joules()
+    timed = seconds[options.warmup : last]
+    rates = [work.tokens_per_step / took / work.world.size for took in timed]
     tokens = len(rates) * work.tokens_per_step / work.world.size
-    report.post(
-        "side",
-        name=name,
-        engine=side.description,
-        lora_rank=options.lora_rank,
-        tokens_per_s_per_gpu=statistics.median(rates),
-        lowest=min(rates),
-        highest=max(rates),
-        steps=len(rates),
-        first_s=round(sum(seconds[: options.warmup]), 1),
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        watts=joules / counted_s if joules else None,
-        tokens_per_joule=tokens / joules if joules else None,
-        losses=losses,
-    )
-    if options.bound and isinstance(side, Ours):
-        found = bound_of(side.trainer.engine.model, side.work)
-        report.post(
-            "bound",
-            name=name,
-            products_s=found.products_s,
-            attention_s=found.attention_s,
-            tokens_per_s_per_gpu=work.tokens_per_step / work.world.size / found.seconds,
-        )
-    side.close()
-    del side
+    spent = None if before is None or after is None else after - before
+    return {
+        "engine": side.description,
+        "lora_rank": options.lora_rank,
+        "tokens_per_s_per_gpu": statistics.median(rates),
+        "lowest": min(rates),
+        "highest": max(rates),
+        "steps": len(rates),
+        "first_s": round(sum(seconds[: options.warmup]), 1),
+        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "watts": spent / sum(timed) if spent else None,
+        "tokens_per_joule": tokens / spent if spent else None,
+        "losses": losses,
+    }
 
 
 @contextmanager

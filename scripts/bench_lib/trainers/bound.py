@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -124,9 +125,8 @@ def _of_projection(own: FusedProjection, rooms: _Rooms) -> Iterator[Call]:
         yield lambda: to_y.addmm_(thin, up.t())
         yield lambda: to_x.addmm_(thin, down)
     yield lambda: product(thin.t(), inner)
-    parts = list(zip(outer.split(own.outs, 1), thin.split(own.rank, 1), strict=True))
-    for out, h in parts:
-        yield lambda out=out, h=h: product(out.t(), h)
+    for out, h in zip(outer.split(own.outs, 1), thin.split(own.rank, 1), strict=True):
+        yield partial(product, out.t(), h)
 
 
 def _of_head(model: Any, tokens: int) -> Iterator[Call]:

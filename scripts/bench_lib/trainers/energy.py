@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
+import os
+from typing import Any
 
-import torch
+from orchestrate_kit._nvml import Nvml, find_gpus
 
 
-class EnergyCounter:
-    """Joules of the device since it was made; None where nothing counts them."""
+class Energy:
+    """The energy counter of the GPU with this number among those that the process sees."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._began = time.perf_counter()
-        self._at_start = self._joules()
+    def __init__(self, number: int) -> None:
+        try:
+            self._nvml = Nvml()
+            gpus = find_gpus(self._nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            self._gpu: Any = gpus[number][1]
+        except Exception:  # noqa: BLE001 - no library, no driver, no such GPU: no figure
+            self._gpu = None
 
-    def lap(self) -> tuple[float | None, float]:
-        """Joules and seconds since the start."""
-        joules = self._joules()
-        seconds = time.perf_counter() - self._began
-        if joules is None or self._at_start is None:
-            return None, seconds
-        return joules - self._at_start, seconds
-
-    def _joules(self) -> float | None:
-        if self._device.type != "cuda":
+    def joules(self) -> float | None:
+        """Since the driver was loaded."""
+        if self._gpu is None:
             return None
-        with suppress(Exception):  # NVML's own errors, and its bindings may be missing
-            import pynvml
-
-            pynvml.nvmlInit()
-            properties = torch.cuda.get_device_properties(self._device)
-            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}".encode())
-            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
-        return None
+        millijoules = self._nvml.read(self._gpu).millijoules
+        return None if millijoules is None else millijoules / 1e3

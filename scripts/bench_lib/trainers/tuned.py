@@ -29,7 +29,7 @@ class MasterAdamW:
     """AdamW over fp32 copies of `parameters`, which get the rounded values after each step."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], *, fused: bool) -> None:
-        self._rounded = list(parameters)
+        self._rounded: list[torch.Tensor] = list(parameters)
         self._masters = [p.detach().float().requires_grad_() for p in self._rounded]
         self._inner = torch.optim.AdamW(
             self._masters, lr=LEARNING_RATE, weight_decay=0.0, fused=fused
@@ -58,12 +58,12 @@ class Tuned:
 
     def __init__(self, model: Any, work: Work, *, pieces: bool = False) -> None:
         self.work, self.model = work, model
+        base = model.get_base_model()
+        self._head_loss = _liger_loss(base, pieces=pieces) if work.on_gpu else None
         self.parameters = trained(model)
         self._exact = [p.dtype for p in self.parameters]
-        base = model.get_base_model()
         for parameter in self.parameters:
             parameter.data = parameter.data.to(base.dtype)
-        self._head_loss = _liger_loss(base, pieces=pieces) if work.on_gpu else None
         if not pieces:
             for layer in base.model.layers:
                 layer.compile(dynamic=False)

@@ -43,7 +43,9 @@ class Work:
 class Side(Protocol):
     """One trainer in its turn."""
 
-    description: str
+    @property
+    def description(self) -> str:
+        """How it computes, in a few words."""
 
     def step(self, step: int) -> float:
         """The loss of optimiser step `step`, counted from 1."""
