@@ -45,7 +45,6 @@ from orchestrator.engine.node.reserve_all import reserve_nodes
 from orchestrator.engine.node.trial_node import TrialNode
 from orchestrator.engine.sharing.diloco import average
 from orchestrator.engine.sharing.rank_exchange import Exchange, RankFeeds
-from orchestrator.engine.sharing.sample_scheduler import divide
 from orchestrator.engine.support.context import Post, RunContext
 from orchestrator.engine.support.problems import disk_problem, problem_of, superseded_error
 from orchestrator.parsing.replies.supervisor_records import BadRecord
@@ -73,6 +72,15 @@ PHASE_OF: dict[type[Action], Phase] = {
 
 SetupAction = Connect | Probe | Clear | Sync | Prepare
 PlannedAction = OfferRendezvous | Reach | Launch | Stop | Inspect | Follow | Collect | Sweep
+
+
+async def divide(exchange: Exchange, context: RunContext, post: Post) -> None:
+    """As ``sample_scheduler``, which no other runs need, has it."""
+    from orchestrator.engine.sharing import sample_scheduler
+
+    await sample_scheduler.divide(exchange, context, post)
+
+
 SERVICES = {CommMode.LEASES: divide, CommMode.LOCAL_ROUNDS: average}
 
 LET_GO_WITHIN_S = 10.0

@@ -13,7 +13,6 @@ from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.core.run.evidence import Inspected
 from orchestrator.core.run.state import RunState, kernel_may_know
 from orchestrator.engine.node.collect_outputs import collect_outputs
-from orchestrator.engine.node.hang_inspection import look_at
 from orchestrator.engine.node.lease_renewal import NodeLease
 from orchestrator.engine.node.log_stream import Watcher
 from orchestrator.engine.node.node_session import QUICK_S, SWEEP_STEP, NodeSession
@@ -60,6 +59,8 @@ class NodeFollower:
 
     async def inspect_ranks(self, stall: int) -> Inspected:
         """Look at the node's ranks; what was found goes into the run's folder."""
+        from orchestrator.engine.node.hang_inspection import look_at  # with a schema library
+
         session = self._session
         folder = session.context.folder.node_hang(session.name, session.attempt)
         fields, note = session.named_fields(), session.context.note

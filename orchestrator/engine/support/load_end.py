@@ -1,4 +1,5 @@
-"""What only the end of a run needs is imported once its ranks run, and not before they can start.
+"""What only the end of a run needs, or a hang, is imported once its ranks run, and not before they
+can start.
 
 Not at the end either, where it can be avoided: whoever installs another version meanwhile would mix
 the two.
@@ -17,6 +18,7 @@ MODULES = (
     "orchestrator.adapters.notify.outbox",
     "orchestrator.adapters.report.finished_run",
     "orchestrator.adapters.report.publish",
+    "orchestrator.engine.node.hang_inspection",
     "orchestrator.engine.support.diagnose_run",
 )
 # The first lines of the ranks come first.

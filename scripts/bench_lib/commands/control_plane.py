@@ -72,9 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
         if "launch" in wanted:
             venv = deepspeed_environment(arguments.python, arguments.deepspeed, scratch / "venv")
         facts = describe(arguments.python, str(venv / "bin/python") if venv else None)
-        stack.enter_context(reported(results, lambda: _report(arguments, facts, results)))
         count = max(SCENARIOS[name] for name in wanted)
         bed = stack.enter_context(make_bed(count, arguments.python, [str(venv)] if venv else []))
+        # Before the hosts are taken down: they have up to millions of files.
+        stack.enter_context(reported(results, lambda: _report(arguments, facts, results)))
         kept = arguments.profiles or scratch
         kept.mkdir(parents=True, exist_ok=True)
         for name in filter(wanted.__contains__, SCENARIOS):
