@@ -160,6 +160,7 @@ def test_a_pod_that_cannot_mount_its_volumes_says_so() -> None:
                 "name": "run-1-nodes-0-0-abcde",
                 "labels": {GROUP_LABEL: "nodes", INDEX_LABEL: "0"},
             },
+            "spec": {"nodeName": "machine-1"},
             "status": {
                 "phase": "Pending",
                 "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}],
