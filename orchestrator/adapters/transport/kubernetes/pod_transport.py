@@ -25,6 +25,7 @@ from orchestrator.adapters.transport.transport import (
     Transport,
 )
 from orchestrator.core.base.command import Command, Secret, reveal_secret
+from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.pod_place import CONTAINER, WORK_DIR, PodPlace
 
@@ -269,10 +270,15 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
     async def _send_kill(self) -> None:
         await self._started.wait()
         if self._group > 1:
-            killing = asyncio.ensure_future(self._kill_group(self._group))
+            killing = asyncio.ensure_future(self._attempt_kill(self._group))
             _killing.add(killing)
             killing.add_done_callback(_killing.discard)
             await asyncio.shield(killing)  # it lasts when our patience does not
+
+    async def _attempt_kill(self, group: int) -> None:
+        """Whatever it fails of, the pod's agent and its lease are what is left to end the group."""
+        with contextlib.suppress(OSError, TimeoutError, PreflightError):
+            await self._kill_group(group)
 
     def _close_channel(self) -> None:
         self.drop("it was killed")
