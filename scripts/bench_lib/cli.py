@@ -12,9 +12,9 @@ from types import FrameType
 
 from virtual_hosts_lib.processes import VirtualHostsError
 
-from .command import FAILED, Command
-from .errors import BenchError, Stopped
-from .rounds import say
+from .base.command import FAILED, Command
+from .base.errors import BenchError, Stopped
+from .base.rounds import say
 
 MODULES = (
     "control_plane",

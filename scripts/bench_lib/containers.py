@@ -6,11 +6,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .bed import ROOT, Bed, need, run_tool
-from .launch import LIMIT_S, LINE, PROGRAM, SCRIPT
-from .measure import Command, Expected, measure
-from .rounds import Case, Contender, Scenario
-from .stats import Quantity, Sample, Target
+from .base.bed import ROOT, Bed, need, run_tool
+from .base.measure import Command, Expected, measure
+from .base.rounds import Case, Contender, Scenario
+from .base.stats import Quantity, Sample, Target
+from .control_plane.launch import LIMIT_S, LINE, PROGRAM, SCRIPT
 
 USER = "worker"
 HOSTS, RANKS = 3, 1

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BenchError
+from .base.errors import BenchError
 
 if TYPE_CHECKING:
     from orchestrator.core.diagnosis.diagnosis_model import Diagnosis

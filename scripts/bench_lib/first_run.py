@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bed import ROOT
-from .errors import BenchError
-from .report import table
-from .rounds import say
-from .stats import rotated, summarize
+from .base.bed import ROOT
+from .base.errors import BenchError
+from .base.report import table
+from .base.rounds import say
+from .base.stats import rotated, summarize
 
 REAPED = Path(__file__).parent / "programs" / "reaped.py"
 COMMAND = ("./scripts/orchestrate", "--cluster", "local", "--workload", "finetune", "--json")

@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .errors import BenchError
-from .report import table
+from .base.errors import BenchError
+from .base.report import table
 
 if TYPE_CHECKING:
     from orchestrator.adapters.history.stored_run import HistoryEntry

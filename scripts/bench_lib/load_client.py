@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .bed import ROOT, run_tool
-from .errors import BenchError
-from .report import table
-from .rounds import say
+from .base.bed import ROOT, run_tool
+from .base.errors import BenchError
+from .base.report import table
+from .base.rounds import say
 
 CLIENT = ROOT / "workloads" / "loadtest" / "client"
 # One that needs no download, for prompts of a length; the server counts the tokens.

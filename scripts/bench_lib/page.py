@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .errors import BenchError
+from .base.errors import BenchError
+from .base.report import table
 from .history import fill_history
-from .report import table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -21,11 +21,11 @@ from typing import Any
 
 from virtual_hosts_lib.files import home_directory
 
-from .bed import ROOT, Bed, run_tool
-from .errors import BenchError
-from .measure import measure
-from .report import table
-from .rounds import say
+from .base.bed import ROOT, Bed, run_tool
+from .base.errors import BenchError
+from .base.measure import measure
+from .base.report import table
+from .base.rounds import say
 
 HOSTS = 3
 SLOWER = 2.7

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bed import ROOT, run_tool
-from .errors import BenchError
-from .report import table
-from .rounds import say
+from .base.bed import ROOT, run_tool
+from .base.errors import BenchError
+from .base.report import table
+from .base.rounds import say
 
 # One after the other, without what else a test run prints or keeps.
 OPTIONS = ("-m", "promise", "-q", "--no-header", "-p", "no:cacheprovider")

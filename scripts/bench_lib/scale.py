@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import linear_regression, median
 
-from .bed import ROOT, Bed
-from .errors import BenchError
-from .measure import Command, Expected, measure
-from .report import table
-from .rounds import say, say_round
-from .stats import rotated
+from .base.bed import ROOT, Bed
+from .base.errors import BenchError
+from .base.measure import Command, Expected, measure
+from .base.report import table
+from .base.rounds import say, say_round
+from .base.stats import rotated
 
 PROGRAM = ROOT / "scripts/bench_lib/programs/memory_run.py"
 HOSTS = 32  # virtual hosts; larger sizes have several names and connections for each

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from .errors import BenchError
+from .base.errors import BenchError
+from .base.report import table
 from .history import run_program
-from .report import table
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout

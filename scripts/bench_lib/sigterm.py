@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .bed import ROOT, Bed
-from .errors import BenchError
-from .report import table
-from .rounds import say
+from .base.bed import ROOT, Bed
+from .base.errors import BenchError
+from .base.report import table
+from .base.rounds import say
 
 HOSTS, RANKS_PER_HOST = 2, 2
 LAUNCHERS = ("torchrun", "direct", "ray")

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import linear_regression, median
 from typing import TYPE_CHECKING
 
-from .report import table
-from .rounds import say
-from .stats import rotated
+from .base.report import table
+from .base.rounds import say
+from .base.stats import rotated
 
 if TYPE_CHECKING:
     from orchestrator.core.model.facts import Facts

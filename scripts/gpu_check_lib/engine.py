@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workloads"))
 
 import torch
-from bench_lib.models import SHAPES
+from bench_lib.finetuning.models import SHAPES
 
 from orchestrate_serving.builtin.decoder import Cache, decode
 from orchestrate_serving.builtin.engine import BatchingEngine, Update

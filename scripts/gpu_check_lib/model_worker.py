@@ -28,8 +28,8 @@ SCRIPTS = Path(__file__).resolve().parents[1]
 sys.path += [str(SCRIPTS.parent / "workloads"), str(SCRIPTS)]
 
 import torch  # noqa: E402
-from bench_lib.models import SHAPES, qwen2  # noqa: E402
-from bench_lib.rows import drawn  # noqa: E402
+from bench_lib.finetuning.models import SHAPES, qwen2  # noqa: E402
+from bench_lib.finetuning.rows import drawn  # noqa: E402
 from bench_lib.trainers.energy import Energy  # noqa: E402
 from bench_lib.trainers.ours import Ours  # noqa: E402
 from bench_lib.trainers.work import Work  # noqa: E402

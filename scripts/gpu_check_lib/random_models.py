@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench_lib.models import SHAPES
+from bench_lib.finetuning.models import SHAPES
 
 from .gpus import has_gpus
 

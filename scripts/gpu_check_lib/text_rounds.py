@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_lib.models import SHAPES
+from bench_lib.finetuning.models import SHAPES
 
 from .random_models import write_random_model
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from bench_lib.base.errors import BenchError
 from bench_lib.cli import main
 from bench_lib.diagnose import HOLDOUT, QUOTED, RIGHT, UNKNOWN, WRONG, judged, met, verdicts
-from bench_lib.errors import BenchError
 
 from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bench_lib.finetune
+import bench_lib.finetuning.finetune
 import pytest
-from bench_lib.errors import BenchError
-from bench_lib.finetune import finetune, finetune_markdown, met
+from bench_lib.base.errors import BenchError
+from bench_lib.finetuning.finetune import finetune, finetune_markdown, met
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +95,6 @@ def test_a_late_launcher_is_asked_to_end_and_what_it_told_counts(
     text = LATE.format(python=sys.executable, record=json.dumps(record) + "\n", ended=str(ended))
     program.write_text(text)
     program.chmod(0o700)
-    monkeypatch.setattr(bench_lib.finetune, "LIMIT_S", 3)
+    monkeypatch.setattr(bench_lib.finetuning.finetune, "LIMIT_S", 3)
     assert finetune(str(program), 1, []) == [record]
     assert ended.exists()

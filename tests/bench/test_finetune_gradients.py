@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bench_lib.finetune
+import bench_lib
 import pytest
 
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(bench_lib.finetune.__file__).parent / "programs" / "finetune_gradients.py"
+PROGRAM = Path(bench_lib.__file__).parent / "programs" / "finetune_gradients.py"
 
 
 def test_ours_are_as_near_as_the_usual_ones_and_fp8_is_within_its_rounding() -> None:

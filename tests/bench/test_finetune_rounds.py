@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bench_lib.finetune
+import bench_lib
 import pytest
 
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(bench_lib.finetune.__file__).parent / "programs" / "finetune_rounds.py"
+PROGRAM = Path(bench_lib.__file__).parent / "programs" / "finetune_rounds.py"
 
 
 def told(*options: str) -> dict[str, dict[str, Any]]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bench_lib.lora_table
+import bench_lib.finetuning.lora_table
 import pytest
+from bench_lib.base.errors import BenchError, Stopped
 from bench_lib.cli import MODULES, main
-from bench_lib.errors import BenchError, Stopped
-from bench_lib.lora_page import page
-from bench_lib.lora_table import (
+from bench_lib.finetuning.lora_page import page
+from bench_lib.finetuning.lora_table import (
     ALL_ROWS_BYTES,
     Plan,
     Planned,
@@ -98,7 +98,7 @@ def test_what_was_measured_is_kept_when_it_is_stopped(
             raise Stopped(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(bench_lib.lora_table, "run_ranks", ranks)
+    monkeypatch.setattr(bench_lib.finetuning.lora_table, "run_ranks", ranks)
     table, log = tmp_path / "table.csv", tmp_path / "log.jsonl"
     two = Plan(1, ALL_ROWS_BYTES, (64, 16), None, unsloth=False, commit="abc")
     with pytest.raises(Stopped):

@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
-from bench_lib.imports import parse_imports
-from bench_lib.report import Measured, as_json, judged, markdown, table
-from bench_lib.rounds import Case, Scenario
-from bench_lib.stats import Quantity, Sample, Target
-from bench_lib.tree import Shape, make_tree, paths, sizes
+from bench_lib.base.report import Measured, as_json, judged, markdown, table
+from bench_lib.base.rounds import Case, Scenario
+from bench_lib.base.stats import Quantity, Sample, Target
+from bench_lib.control_plane.imports import parse_imports
+from bench_lib.control_plane.tree import Shape, make_tree, paths, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from bench_lib.errors import BenchError
-from bench_lib.measure import Command, Expected, measure
+from bench_lib.base.errors import BenchError
+from bench_lib.base.measure import Command, Expected, measure
 
 from tests.time_limits import Deadline, assert_within, scaled
 

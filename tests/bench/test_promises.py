@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench_lib.errors import BenchError
+from bench_lib.base.errors import BenchError
 from bench_lib.promises import Promises, grouped, measure_promises, promises_markdown
 
 TEST = "tests/hosts/faults/test_failures.py::test_a_killed_rank"

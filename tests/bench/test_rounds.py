@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_lib import command, rounds
-from bench_lib.command import bounded, reported
-from bench_lib.errors import BenchError, Stopped
-from bench_lib.rounds import Case, Contender, Scenario, only_cases, perform
-from bench_lib.stats import Sample, Samples
+from bench_lib.base import command, rounds
+from bench_lib.base.command import bounded, reported
+from bench_lib.base.errors import BenchError, Stopped
+from bench_lib.base.rounds import Case, Contender, Scenario, only_cases, perform
+from bench_lib.base.stats import Sample, Samples
 
 
 class Desk:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from bench_lib.stats import Quantity, Sample, Target, judge, rotated, summarize
+from bench_lib.base.stats import Quantity, Sample, Target, judge, rotated, summarize
 from hypothesis import given
 from hypothesis import strategies as st
 

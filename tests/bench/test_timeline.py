@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench_lib.timeline import OTHER, PRODUCTS, Kernel, class_of, covered, timeline
+from bench_lib.finetuning.timeline import OTHER, PRODUCTS, Kernel, class_of, covered, timeline
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_lib.finetune import read_records, run_ranks
-from bench_lib.models import qwen2, qwen2_on_host
-from bench_lib.timeline import Kernel, gaps
+from bench_lib.finetuning.finetune import read_records, run_ranks
+from bench_lib.finetuning.models import qwen2, qwen2_on_host
+from bench_lib.finetuning.timeline import Kernel, gaps
 from bench_lib.trainers.tuned import MasterAdamW
 from bench_lib.trainers.with_unsloth import put_folder
 from bench_lib.trainers.work import trained

@@ -143,6 +143,31 @@ def test_whatever_an_api_server_says_is_read_or_refused(value: Any) -> None:
         assert "\\n" not in repr(found)
 
 
+def one_pod(name: object, status: object = None) -> bytes:
+    labels = {GROUP_LABEL: "nodes", INDEX_LABEL: "0"}
+    pod = {"metadata": {"name": name, "labels": labels}, "status": status}
+    return json.dumps({"items": [pod]}).encode()
+
+
+@pytest.mark.parametrize("reason", [[], {}, 7, None])
+def test_a_reason_may_be_anything(reason: object) -> None:
+    (pod,) = objects.parse_pods(one_pod("run-1-nodes-0-0-abcde", {"reason": reason}))
+
+    assert (pod.reason, pod.silent) == ("", False)
+
+
+@pytest.mark.parametrize("name", ["--kubeconfig=/tmp/k", "-v9", "", "a b", "a/b", None])
+def test_a_pods_name_is_no_option_of_kubectl(name: object) -> None:
+    """It is a word of the command lines that reach the pod."""
+    with pytest.raises(BadRecord, match="a pod is named"):
+        objects.parse_pods(one_pod(name))
+
+
+def test_a_stream_of_objects_is_bounded() -> None:
+    with pytest.raises(BadRecord, match="more than"):
+        objects.read_stream(b"{} " * (objects.MAX_OBJECTS + 1))
+
+
 @given(data=st.binary(max_size=100))
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     try:

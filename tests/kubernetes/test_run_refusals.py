@@ -112,6 +112,16 @@ def test_verbs_that_are_forbidden_are_named_before_anything_is_made(
     assert ("create", "jobsets") not in cluster.api.asked
 
 
+def test_a_namespace_that_is_not_there(run: Run, cluster: Cluster) -> None:
+    """Its verbs are allowed to who may do everything everywhere."""
+    failure = failure_of(run("--pod-namespace", "labs"), 4)
+
+    assert failure["id"] == "OR-KUBE-006"
+    assert 'namespaces "labs" not found' in failure["cause"]
+    assert "--pod-namespace" in failure["remedy"]
+    assert cluster.names("jobsets") == []
+
+
 def test_a_cluster_without_jobset(run: Run, cluster: Cluster) -> None:
     cluster.api.absent.add("jobset.x-k8s.io")
 

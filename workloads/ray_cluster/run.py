@@ -9,7 +9,6 @@ Alone it is a cluster of one node. See docs/ray.md.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -28,6 +27,7 @@ if not __package__:  # a script: its folder is a package then, too, and the kit 
 
 import orchestrate_kit as kit
 from orchestrate_serving.gpus import gpus_here
+from orchestrate_serving.stop_signals import Stopped, ignore_signals, raise_on_signals
 
 from .ray_node import RayError, RayNode, free_port, own_address
 from .ray_start import LOOPBACK, NodeStart, program_environment
@@ -53,15 +53,10 @@ class Settings:
     scratch: str
 
 
-class Stopped(Exception):
-    """A signal asked this rank to end."""
-
-
 def main() -> None:
     """Keep this node's part up; status 0 once asked to end."""
     settings = kit.parse(Settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    raise_on_signals()
     node = os.environ.get("ORCHESTRATE_NODE") or socket.gethostname()
     refuse_misuse()
     try:
@@ -172,17 +167,6 @@ def scratch_folder(given: str) -> Iterator[Path]:
         prefix="or-ray-", dir="/tmp", ignore_cleanup_errors=True
     ) as own:
         yield Path(own)
-
-
-def _stop(*_: object) -> NoReturn:
-    """End once: what comes while Ray is being stopped changes nothing."""
-    ignore_signals()
-    raise Stopped
-
-
-def ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(code: int, problem: str) -> NoReturn:

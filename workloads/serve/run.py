@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 if not __package__:  # a script: its folder is a package then, too, and the kit lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,6 +33,7 @@ from orchestrate_serving import (
 )
 from orchestrate_serving.failures import leave
 from orchestrate_serving.gpus import gpus_here
+from orchestrate_serving.stop_signals import Stopped, raise_on_signals
 from orchestrate_serving.telemetry import EngineTelemetry
 
 USAGE, FAILED = 2, 1
@@ -61,15 +61,10 @@ class Settings:
     duration: float
 
 
-class Stopped(Exception):
-    """A signal asked this rank to end."""
-
-
 def main() -> None:
     """Serve; status 0 once asked to end, when no process of an engine is left."""
     settings = kit.parse(Settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    raise_on_signals()
     node = os.environ.get("ORCHESTRATE_NODE") or socket.gethostname()
     try:
         serve(settings, node)
@@ -159,13 +154,6 @@ def watch(engines: RunningEngines, duration_s: float) -> None:
         if duration_s and up_s >= duration_s:
             return
         time.sleep(POLL_S)
-
-
-def _stop(*_: object) -> NoReturn:
-    """End once: what comes while engines are being stopped changes nothing."""
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from orchestrator.adapters.transport.transport import CHUNK_BYTES
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.kubernetes.run_pods import JOBSET
 from orchestrator.core.model.pod_place import PodPlace
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 PROGRAM = "kubectl"
 MAX_BYTES = 64 * 1024 * 1024
@@ -26,6 +27,8 @@ LOGGED = re.compile(r"[IWEF]\d{4} \d\d:")
 ASK_S = 30.0
 # The API server ends what takes it longer than that.
 REQUEST_S = 20
+# Said of a kind that is not installed any more, while kubectl still remembers it.
+NO_RESOURCE = "could not find the requested resource"
 
 
 class NotFound(Exception):
@@ -74,7 +77,7 @@ REFUSALS = (
     Refusal(
         "OR-KUBE-005",
         re.compile(
-            r"no matches for kind|doesn't have a resource type|could not find the requested"
+            f"no matches for kind|doesn't have a resource type|{NO_RESOURCE}",
         ),
         "the cluster has no JobSet",
         "an administrator installs it: https://jobset.sigs.k8s.io/docs/installation/; "
@@ -130,7 +133,7 @@ async def ask_kubectl(
     if code == 0:
         return out
     said = _one_line(err or out)
-    if "(NotFound)" in said:
+    if "(NotFound)" in said and NO_RESOURCE not in said:
         raise NotFound(said)
     if "(AlreadyExists)" in said:
         raise AlreadyThere(said)
@@ -188,6 +191,12 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
     while chunk := await stream.read(CHUNK_BYTES):
         kept += chunk[: MAX_BYTES - len(kept)]
     return bytes(kept)
+
+
+def invalid_reply(error: BadRecord, where: str) -> PreflightError:
+    """What a reply becomes that is not of the API server's form. Asking again may help."""
+    what, why = "invalid reply of the API server", str(error)[:300]
+    return PreflightError(what, id="OR-KUBE-006", where=where, why=why)
 
 
 def _failure(place: PodPlace, words: tuple[str, ...], code: int, said: str) -> PreflightError:

@@ -96,6 +96,8 @@ class PodJob:
             except AlreadyThere:
                 await asyncio.sleep(FIRST_POLL_S)
                 continue
+            except NotFound as error:  # who may do all there may do it where there is nothing
+                raise _nowhere(self._first, str(error)) from error
             return
 
     async def await_pods(self) -> None:
@@ -212,7 +214,7 @@ class PodJob:
 
     async def _await_removal(self, within_s: float) -> None:
         if left := await self._left(within_s):
-            message = f"an earlier attempt is still being removed: {', '.join(left[:MAX_NAMED])}"
+            message = f"an earlier attempt is still being removed: {named_pods(left)}"
             remedy = self._first.command("get", "pods", "-l", job_selector(self.name))
             raise _refused(Problem(id="OR-KUBE-013", message=message, remedy=remedy), self.name)
 
@@ -250,6 +252,12 @@ async def _patiently(ask: Callable[[], Awaitable[T]], within_s: float) -> T:
             if clock() >= deadline:
                 raise
         await asyncio.sleep(min(RETRY_S, max(deadline - clock(), 0.0)))
+
+
+def _nowhere(place: PodPlace, why: str) -> Refused:
+    remedy = f"--pod-namespace names another one; {place.command('get', 'namespaces')}"
+    what = "the API server has no place for the JobSet"
+    return Refused(what, id="OR-KUBE-006", where=place.job, why=why, remedy=remedy)
 
 
 def _gone(place: PodPlace) -> Problem:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.adapters.agent_client.connect_agent import Channel, connect_agent
+from orchestrator.adapters.kubernetes.kubectl import invalid_reply
 from orchestrator.adapters.kubernetes.pod_job import JobTerms, PodJob, named_pods
 from orchestrator.adapters.transport.ssh.failures import Refused
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -97,11 +98,7 @@ class MadeNodes:
                     remedy=self._first.command("get", "events", "--sort-by", ".lastTimestamp"),
                 )
         except BadRecord as error:
-            raise self._keep(
-                PreflightError(
-                    "invalid reply of the API server", id="OR-KUBE-006", why=str(error)[:300]
-                )
-            ) from error
+            raise self._keep(invalid_reply(error, self._first.job)) from error
         except PreflightError as error:
             raise self._keep(error) from error
 

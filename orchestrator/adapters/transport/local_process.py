@@ -10,7 +10,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.adapters.transport.streams import ByteStream, StreamedProcess
+from orchestrator.adapters.transport.streams import ByteStream
+from orchestrator.adapters.transport.subprocess_pipes import SubprocessPipes
 from orchestrator.adapters.transport.transport import ChannelClosed, Process, Transport
 from orchestrator.core.base.command import Command, Secret, reveal_secret
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled
@@ -54,14 +55,12 @@ class LocalTransport(Transport):
         await asyncio.gather(*(process.kill() for process in self._running))
 
 
-class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
+class LocalProcess(SubprocessPipes):
     """One child process; asyncio calls back with its output and its end."""
 
     def __init__(self, on_end: Callable[[LocalProcess], None]) -> None:
         super().__init__()
         self._on_end = on_end
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._paused: set[int] = set()
 
     async def spawn(self, command: Command) -> None:
         """Start the child. One that cannot start ends at once, the way a shell reports it."""
@@ -88,10 +87,6 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
         self.on_closed("it could not start", cut=False)
 
     # asyncio's callbacks ----------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self.on_data(self._streams[fd], data)
@@ -121,32 +116,6 @@ class LocalProcess(StreamedProcess, asyncio.SubprocessProtocol):
     @property
     def _streams(self) -> dict[int, ByteStream]:
         return {1: self.stdout, 2: self.stderr}
-
-    def _pipe(self, fd: int) -> asyncio.BaseTransport | None:
-        return self._transport.get_pipe_transport(fd) if self._transport else None
-
-    def _send(self, data: bytes) -> None:
-        pipe = self._pipe(0)
-        if not isinstance(pipe, asyncio.WriteTransport) or pipe.is_closing():
-            raise BrokenPipeError
-        pipe.write(data)
-
-    def _send_eof(self) -> None:
-        pipe = self._pipe(0)
-        if pipe:
-            pipe.close()
-
-    def _adjust_flow(self) -> None:
-        for fd, stream in self._streams.items():
-            pipe = self._pipe(fd)
-            if not isinstance(pipe, asyncio.ReadTransport):
-                continue
-            if stream.full and not self._killed and fd not in self._paused:
-                self._paused.add(fd)
-                pipe.pause_reading()
-            elif fd in self._paused and (self._killed or not stream.full):
-                self._paused.discard(fd)
-                pipe.resume_reading()
 
     async def _send_kill(self) -> None:
         if self._transport and self._transport.get_returncode() is None:

@@ -138,10 +138,6 @@ class Rendezvous:
     port: int
     interfaces: tuple[tuple[str, str], ...] = ()
 
-    def interface_of(self, node: str) -> str | None:
-        """The interface that ``node`` reached the rendezvous through, if known."""
-        return dict(self.interfaces).get(node)
-
 
 @wire("Plan")
 @dataclass(frozen=True, slots=True, kw_only=True)

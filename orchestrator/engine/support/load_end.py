@@ -7,6 +7,7 @@ the two.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 
@@ -46,12 +47,13 @@ class EndLoader:
         """Nor from this."""
 
     def close(self, result: Result | None) -> None:
-        """A run that was so short imports them now."""
+        """A run that was shorter imports each where it is needed."""
         del result
         self._timer.cancel()
 
 
 def load_modules() -> None:
-    """All of them."""
+    """All of them. One that cannot be imported is reported where it is needed."""
     for name in MODULES:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)

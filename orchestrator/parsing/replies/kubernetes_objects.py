@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,9 +13,12 @@ from orchestrator.core.model.pod_place import GROUP_LABEL, INDEX_LABEL
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 MAX_OBJECTS = 20_000
-MAX_NAME, MAX_TEXT = 253, 500
+MAX_NAME, MAX_TEXT, MAX_SHOWN = 253, 500, 80
 MAX_EVENTS = 100
 INDEX_DIGITS = 6
+BLANK = re.compile(r"\s*")
+# A pod's name is a word of later command lines; no option of kubectl has this form.
+POD_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
 # A pod whose machine stopped reporting is not ready for this reason, until it is evicted.
 SILENT_REASONS = frozenset({"NodeNotReady", "NodeLost", "NodeUnreachable"})
 
@@ -32,17 +36,24 @@ def read_json(data: bytes) -> Mapping[str, Any]:
 
 def read_stream(data: bytes) -> list[Mapping[str, Any]]:
     """Objects one behind the other, or the items of a list. Raises :class:`BadRecord`."""
-    decoder, text, found = json.JSONDecoder(), data.decode(errors="replace").strip(), []
-    while text:
+    decoder, text, found = json.JSONDecoder(), data.decode(errors="replace"), []
+    at = _next_word(text, 0)
+    while at < len(text):
         try:
-            value, end = decoder.raw_decode(text)
+            value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             raise BadRecord(f"kubectl printed no JSON: {_text(str(error), 200)}") from error
-        text = text[end:].lstrip()
+        at = _next_word(text, end)
         found += _items(value) if _dict(value).get("kind") == "List" else [_dict(value)]
         if len(found) > MAX_OBJECTS:
             raise BadRecord(f"more than {MAX_OBJECTS} objects")
     return found
+
+
+def _next_word(text: str, at: int) -> int:
+    """Where the next one begins. The text is not cut, which would copy it for every object."""
+    blank = BLANK.match(text, at)
+    return blank.end() if blank else at
 
 
 def parse_pods(data: bytes) -> list[PodState]:
@@ -137,6 +148,9 @@ def _pod(item: Mapping[str, Any]) -> PodState | None:
         return None
     if len(index) > INDEX_DIGITS:
         return None
+    name = _text(meta.get("name"), MAX_NAME)
+    if not POD_NAME.fullmatch(name):
+        raise BadRecord(f"a pod is named {name[:MAX_SHOWN]!r}")
     container = next(map(_dict, _list(status.get("containerStatuses"))), {})
     state = _dict(container.get("state"))
     waiting, ended = _dict(state.get("waiting")), _dict(state.get("terminated"))
@@ -144,15 +158,15 @@ def _pod(item: Mapping[str, Any]) -> PodState | None:
     scheduled = conditions.get("PodScheduled", {"status": "", "reason": "", "message": ""})
     disrupted = conditions.get("DisruptionTarget", {"status": "", "reason": "", "message": ""})
     ready = conditions.get("Ready", {"status": "", "reason": "", "message": ""})
-    code = ended.get("exitCode")
+    code, reason = ended.get("exitCode"), _text(status.get("reason"), MAX_NAME)
     return PodState(
-        name=_text(meta.get("name"), MAX_NAME),
+        name=name,
         uid=_text(meta.get("uid"), MAX_NAME),
         group=group,
         index=int(index),
         phase=_text(status.get("phase"), 40),
         machine=_text(spec.get("nodeName"), MAX_NAME),
-        reason=_text(status.get("reason"), MAX_NAME),
+        reason=reason,
         message=_text(status.get("message")),
         running="running" in state,
         unscheduled=_told(scheduled) if scheduled["status"] == "False" else "",
@@ -162,7 +176,7 @@ def _pod(item: Mapping[str, Any]) -> PodState | None:
         exit_reason=_text(ended.get("reason"), MAX_NAME),
         ended_by=_told(disrupted) if disrupted["status"] == "True" else "",
         deleting="deletionTimestamp" in meta,
-        silent=_is_silent(ready) or status.get("reason") in SILENT_REASONS,
+        silent=_is_silent(ready) or reason in SILENT_REASONS,
     )
 
 

@@ -7,12 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench_lib.bed import make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, reported
+from bench_lib.base.bed import make_bed
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, reported
+from bench_lib.base.machine import describe
+from bench_lib.base.report import Measured, judged, markdown
+from bench_lib.base.rounds import perform
 from bench_lib.containers import HOSTS, USER, contained_launch
-from bench_lib.machine import describe
-from bench_lib.report import Measured, judged, markdown
-from bench_lib.rounds import perform
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench_lib.bed import Bed, make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, reported
-from bench_lib.fan_out import fan_out, kept_fan_out
-from bench_lib.imports import import_profile, imports
-from bench_lib.launch import deepspeed_environment, launch
-from bench_lib.machine import describe
-from bench_lib.probe import probe
-from bench_lib.profile import profile
-from bench_lib.report import Measured, as_json, judged, markdown
-from bench_lib.rounds import Scenario, only_cases, perform
-from bench_lib.sync import FEW_FILES, MANY_FILES, sync
+from bench_lib.base.bed import Bed, make_bed
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, reported
+from bench_lib.base.machine import describe
+from bench_lib.base.report import Measured, as_json, judged, markdown
+from bench_lib.base.rounds import Scenario, only_cases, perform
+from bench_lib.control_plane.fan_out import fan_out, kept_fan_out
+from bench_lib.control_plane.imports import import_profile, imports
+from bench_lib.control_plane.launch import deepspeed_environment, launch
+from bench_lib.control_plane.probe import probe
+from bench_lib.control_plane.profile import profile
+from bench_lib.control_plane.sync import FEW_FILES, MANY_FILES, sync
 
 # Each scenario, and how many hosts it needs.
 SCENARIOS = {

@@ -7,11 +7,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, Command, write_json
-from bench_lib.detection import detection_markdown, measure_detection, shortfalls
-from bench_lib.machine import describe
-from bench_lib.null_table import print_null_table
-from bench_lib.rounds import say
+from bench_lib.base.command import MET, MISSED, Command, write_json
+from bench_lib.base.machine import describe
+from bench_lib.base.rounds import say
+from bench_lib.nights.detection import measure_detection
+from bench_lib.nights.detection_report import detection_markdown, shortfalls
+from bench_lib.nights.null_table import print_null_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

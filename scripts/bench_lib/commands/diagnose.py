@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, Command
+from bench_lib.base.command import MET, MISSED, Command
 from bench_lib.diagnose import as_json, diagnose_markdown, met, verdicts
 
 

@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, Command
-from bench_lib.finetune import finetune, finetune_markdown, met
+from bench_lib.base.command import MET, MISSED, Command
+from bench_lib.finetuning.finetune import finetune, finetune_markdown, met
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench_lib.command import MET, MISSED, REPEATS, Command, reported
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, reported
+from bench_lib.base.machine import describe
+from bench_lib.base.report import table
 from bench_lib.first_run import GOAL, FirstRun, first_run_markdown, first_runs, ratios
-from bench_lib.machine import describe
-from bench_lib.report import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, RUNS, Command, reported, write_json
+from bench_lib.base.command import MET, MISSED, REPEATS, RUNS, Command, reported, write_json
+from bench_lib.base.machine import describe
 from bench_lib.load_client import ClientRun, clients_markdown, clients_met, measure_clients
-from bench_lib.machine import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

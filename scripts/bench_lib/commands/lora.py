@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, Command
-from bench_lib.lora_page import page
-from bench_lib.lora_table import Plan, fill, found_gpus, head_of_tree, read_rows
+from bench_lib.base.command import MET, MISSED, Command
+from bench_lib.finetuning.lora_page import page
+from bench_lib.finetuning.lora_table import Plan, fill, found_gpus, head_of_tree, read_rows
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -7,7 +7,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, Command, print_report, write_json
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, print_report, write_json
+from bench_lib.base.machine import describe
 from bench_lib.cost_model import (
     held_out_scores,
     measure_speed,
@@ -15,7 +16,6 @@ from bench_lib.cost_model import (
     scores_markdown,
     speed_markdown,
 )
-from bench_lib.machine import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

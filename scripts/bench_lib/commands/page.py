@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import (
+from bench_lib.base.command import (
     MET,
     MISSED,
     REPEATS,
@@ -18,7 +18,7 @@ from bench_lib.command import (
     reported,
     write_json,
 )
-from bench_lib.machine import describe
+from bench_lib.base.machine import describe
 from bench_lib.page import PageRow, page_markdown, page_rows
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.bed import make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, reported, write_json
-from bench_lib.machine import describe
+from bench_lib.base.bed import make_bed
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, bounded, reported, write_json
+from bench_lib.base.machine import describe
+from bench_lib.base.stats import MIN_SAMPLES
 from bench_lib.partition import HOSTS, Partition, Round, figures, partition_markdown
-from bench_lib.stats import MIN_SAMPLES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

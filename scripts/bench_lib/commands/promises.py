@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import FAILED, MET, MISSED, REPEATS, Command, write_json
-from bench_lib.machine import describe
+from bench_lib.base.command import FAILED, MET, MISSED, REPEATS, Command, write_json
+from bench_lib.base.machine import describe
 from bench_lib.promises import measure_promises, promises_markdown
 
 

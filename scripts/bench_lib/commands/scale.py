@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.bed import make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, reported, write_json
-from bench_lib.machine import describe
-from bench_lib.report import table
+from bench_lib.base.bed import make_bed
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, bounded, reported, write_json
+from bench_lib.base.machine import describe
+from bench_lib.base.report import table
 from bench_lib.scale import HOSTS, RunCost, SshCost, all_met, run_costs, scale_markdown, ssh_costs
 
 SIZES = (8, 32, 128, 256)

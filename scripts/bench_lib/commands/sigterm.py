@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.bed import make_bed
-from bench_lib.command import MET, MISSED, REPEATS, Command, reported, write_json
-from bench_lib.machine import describe
+from bench_lib.base.bed import make_bed
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, reported, write_json
+from bench_lib.base.machine import describe
 from bench_lib.sigterm import HOSTS, LAUNCHERS, SavingRun, saving_markdown, saving_runs
 
 

@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.command import MET, MISSED, REPEATS, Command, bounded, print_report, write_json
-from bench_lib.machine import describe
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, bounded, print_report, write_json
+from bench_lib.base.machine import describe
 from bench_lib.steps import measure_steps, steps_markdown
 
 SIZES = (50, 200, 1000)

@@ -20,8 +20,8 @@ WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
-from bench_lib.models import SHAPES, qwen2  # noqa: E402
-from bench_lib.rows import drawn  # noqa: E402
+from bench_lib.finetuning.models import SHAPES, qwen2  # noqa: E402
+from bench_lib.finetuning.rows import drawn  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from finetune.data.packing import collate, text_example  # noqa: E402

@@ -28,9 +28,9 @@ if "unsloth" in sys.argv:
     prepare_import()
 
 import torch  # noqa: E402
-from bench_lib.models import SHAPES, qwen2, qwen2_on_host  # noqa: E402
-from bench_lib.rows import drawn, written  # noqa: E402
-from bench_lib.timeline import Kernel, gaps, timeline  # noqa: E402
+from bench_lib.finetuning.models import SHAPES, qwen2, qwen2_on_host  # noqa: E402
+from bench_lib.finetuning.rows import drawn, written  # noqa: E402
+from bench_lib.finetuning.timeline import Kernel, gaps, timeline  # noqa: E402
 from bench_lib.trainers.bound import bound_of  # noqa: E402
 from bench_lib.trainers.energy import Energy  # noqa: E402
 from bench_lib.trainers.ours import Ours  # noqa: E402

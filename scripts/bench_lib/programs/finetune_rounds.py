@@ -24,8 +24,8 @@ WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402
-from bench_lib.models import SHAPES, qwen2  # noqa: E402
-from bench_lib.rows import drawn, written  # noqa: E402
+from bench_lib.finetuning.models import SHAPES, qwen2  # noqa: E402
+from bench_lib.finetuning.rows import drawn, written  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import orchestrate_kit as kit  # noqa: E402 - after its folder

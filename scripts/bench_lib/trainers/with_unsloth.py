@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench_lib.models import base_of
+from bench_lib.finetuning.models import base_of
 
 from .work import LEARNING_RATE, Script, Work, in_parallel, trained
 

@@ -9,32 +9,20 @@ from virtual_hosts_lib.hosts import VirtualHosts
 
 from tests.hosts.processes import remains
 from tests.hosts.running import Desk, Ending, Job
+from tests.hosts.saving import saving
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(300)]
 
 PAIR = ("vh1", "vh2")
 FAILING = 2  # the first rank of the node that is not the head
-SAVE = """
-import os, signal, sys, time
-rank, asked = os.environ["RANK"], 0
-
-def save(*_):
-    global asked
-    asked += 1
-    os.write(1, b"asked %d\\n" % asked)
-    if asked > 1:
-        os._exit(9)
-    time.sleep(float(sys.argv[1]))
-    open(os.path.join(os.environ["ORCHESTRATE_OUTPUT_DIR"], "saved-" + rank), "w").close()
-    sys.exit(0)
-
-signal.signal(signal.SIGTERM, save)
-print("ready", flush=True)
+# Rank 2 fails once it may; the others stay until they are asked to end.
+FAIL = """
 go = os.path.expanduser("~/go-" + os.environ["ORCHESTRATE_RUN_ID"])
 while not (rank == "2" and os.path.exists(go)):
     time.sleep(0.05)
 sys.exit(3)
 """
+SAVE = saving("OUTPUT", seconds="float(sys.argv[1])", stay=FAIL)
 
 
 def start(desk: Desk, launcher: str, save_s: float, grace_s: float) -> Job:

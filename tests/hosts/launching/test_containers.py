@@ -21,6 +21,7 @@ from tests.hosts.containers import (
 )
 from tests.hosts.processes import look, remains
 from tests.hosts.running import RANK, Desk, Job, budgets, open_desk, wait_until
+from tests.hosts.saving import saving
 from tests.hosts.sets import ssh
 from tests.time_limits import budget
 
@@ -57,26 +58,7 @@ print(Path.cwd().name, Path(f"/proc/{os.getpid()}/ns/pid").readlink(), flush=Tru
 output = Path(os.environ["ORCHESTRATE_OUTPUT_DIR"]) / f"of-{rank}"
 output.write_text(me)
 """
-# Saves when it is first asked to end, and leaves without it when it is asked again.
-SAVE = """
-import os, signal, sys, time
-asked = 0
-
-def save(*_):
-    global asked
-    asked += 1
-    os.write(1, b"asked %d\\n" % asked)
-    if asked > 1:
-        os._exit(9)
-    time.sleep(1)
-    open(os.path.join(os.environ["ORCHESTRATE_CHECKPOINT_DIR"], "saved"), "w").close()
-    open(os.path.join(os.environ["ORCHESTRATE_OUTPUT_DIR"], "saved"), "w").close()
-    sys.exit(0)
-
-signal.signal(signal.SIGTERM, save)
-print("ready", flush=True)
-time.sleep(600)
-"""
+SAVE = saving("CHECKPOINT", "OUTPUT")
 
 WAIT = """
 import os, time
@@ -186,9 +168,9 @@ def test_an_interrupt_lets_ranks_save(desk: Desk, cluster: VirtualHosts) -> None
     names = enumerate(("vh1", "vh2"))
     assert said == {f"{name}/rank-{rank}.out": ["asked 1"] for rank, name in names}
     assert_nothing_left(cluster, job.run)
-    for name in ("vh1", "vh2"):
-        assert (desk.folder(job.run) / "artifacts" / name / "saved").exists()
-        assert ssh(cluster, name, f"ls {kept_by(job, name)}") == "saved"
+    for rank, name in enumerate(("vh1", "vh2")):
+        assert (desk.folder(job.run) / "artifacts" / name / f"saved-{rank}").exists()
+        assert ssh(cluster, name, f"ls {kept_by(job, name)}") == f"saved-{rank}"
 
 
 def test_an_engine_that_dies(desk: Desk, cluster: VirtualHosts) -> None:

@@ -16,6 +16,7 @@ from tests.hosts.alone import train_alone
 from tests.hosts.conftest import RaiseHosts
 from tests.hosts.processes import kill_rank, look, remains
 from tests.hosts.running import RANK, Desk, Ending, Job, open_desk, wait_until
+from tests.hosts.saving import saving
 
 pytestmark = pytest.mark.hosts
 
@@ -34,25 +35,7 @@ print(socket.gethostname(), f"rank {os.environ['RANK']}", f"sum {total.item():g}
 print(os.environ["TOKEN"], os.getcwd(), flush=True)
 dist.destroy_process_group()
 """
-# Saves when it is first asked to end, and leaves without it when it is asked again.
-SAVE = """
-import os, signal, sys, time
-asked = 0
-
-def save(*_):
-    global asked
-    asked += 1
-    os.write(1, b"asked %d\\n" % asked)
-    if asked > 1:
-        os._exit(9)
-    time.sleep(1)
-    open(os.path.join(os.environ["ORCHESTRATE_OUTPUT_DIR"], "saved-" + os.environ["RANK"]), "w")
-    sys.exit(0)
-
-signal.signal(signal.SIGTERM, save)
-print("ready", flush=True)
-time.sleep(600)
-"""
+SAVE = saving("OUTPUT")
 # As little as shows whether two trainings are the same.
 FINETUNE = (
     "steps=3",

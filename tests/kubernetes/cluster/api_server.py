@@ -60,6 +60,7 @@ class ApiServer:
         }
         self.denied: set[tuple[str, str]] = set()
         self.absent: set[str] = set()
+        self.namespaces = {"lab"}
         self.failing = 0  # so many lists of pods are refused, as by a server that is restarted
         self.asked: list[tuple[str, str]] = []
         self.on_created: Callable[[str, dict[str, Any]], None] = lambda *_: None
@@ -87,6 +88,7 @@ class ApiServer:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         resource, name = match["resource"], match["name"]
         if resource == "namespaces":  # kubectl asks whether it was the namespace that is not there
+            self._require_namespace(name)
             return {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}}
         if resource not in self.objects and resource != "selfsubjectaccessreviews":
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
@@ -96,6 +98,7 @@ class ApiServer:
             if resource == "selfsubjectaccessreviews":
                 return self._review(json.loads(body))
             if method == "POST":
+                self._require_namespace(match["namespace"])
                 return self._create(resource, json.loads(body))
             if not name:
                 return self._list(resource, query)
@@ -106,6 +109,10 @@ class ApiServer:
         if method == "DELETE":
             self.on_deleted(resource, name)
         return found
+
+    def _require_namespace(self, name: str) -> None:
+        if name not in self.namespaces:
+            raise ApiError(404, "NotFound", f'namespaces "{name}" not found')
 
     def check(self, verb: str, resource: str) -> None:
         self.asked.append((verb, resource))

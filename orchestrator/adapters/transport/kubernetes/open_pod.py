@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.adapters.kubernetes.kubectl import ask_kubectl
+from orchestrator.adapters.kubernetes.kubectl import ask_kubectl, invalid_reply
 from orchestrator.adapters.transport.kubernetes.pod_transport import PodTransport
 from orchestrator.adapters.transport.ssh.failures import Refused
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -10,6 +10,7 @@ from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.kubernetes.pod_health import describe_silence, judge_pod
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.parsing.replies.kubernetes_objects import parse_pods
+from orchestrator.parsing.replies.supervisor_records import BadRecord
 
 
 async def open_pod(spec: NodeSpec, limits: ConnectLimits) -> PodTransport:
@@ -24,7 +25,10 @@ async def open_pod(spec: NodeSpec, limits: ConnectLimits) -> PodTransport:
     data = await ask_kubectl(
         place, "get", "pods", "--selector", place.selector, "-o", "json", timeout_s=timeout_s
     )
-    pods = parse_pods(data)
+    try:
+        pods = parse_pods(data)
+    except BadRecord as error:
+        raise invalid_reply(error, spec.name) from error
     alive = [pod for pod in pods if not pod.over]
     pod = next(iter(alive or pods), None)
     if problem := judge_pod(pod, place):

@@ -17,6 +17,7 @@ from orchestrator.adapters.kubernetes.pod_programs import pod_program
 from orchestrator.adapters.transport.kubernetes.ending import EndingFilter
 from orchestrator.adapters.transport.ssh.remote_command import RemoteProcess, new_marker
 from orchestrator.adapters.transport.streams import KILL_GRACE_S
+from orchestrator.adapters.transport.subprocess_pipes import SubprocessPipes
 from orchestrator.adapters.transport.transport import (
     ChannelClosed,
     ConnectLimits,
@@ -25,6 +26,7 @@ from orchestrator.adapters.transport.transport import (
     Transport,
 )
 from orchestrator.core.base.command import Command, Secret, reveal_secret
+from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.pod_place import CONTAINER, WORK_DIR, PodPlace
 
@@ -159,7 +161,7 @@ class PodTransport(Transport):
 _killing: set[asyncio.Future[None]] = set()
 
 
-class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
+class PodProcess(RemoteProcess, SubprocessPipes):
     """A command in a pod, and the kubectl that it is reached through."""
 
     def __init__(
@@ -169,9 +171,7 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         kill_group: Callable[[int], Awaitable[None]],
     ) -> None:
         super().__init__(marker, on_end)
-        self._transport: asyncio.SubprocessTransport | None = None
         self._endings = {1: EndingFilter(marker), 2: EndingFilter(marker)}
-        self._paused: set[int] = set()
         self._kill_group = kill_group
         self._why = ""
         self._heard_at = 0.0
@@ -196,10 +196,6 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
         return now - self._heard_at
 
     # asyncio's callbacks ----------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         stderr = fd == 2
@@ -239,40 +235,18 @@ class PodProcess(RemoteProcess, asyncio.SubprocessProtocol):
 
     # StreamedProcess' hooks -------------------------------------------------------------------
 
-    def _pipe(self, fd: int) -> asyncio.BaseTransport | None:
-        return self._transport.get_pipe_transport(fd) if self._transport else None
-
-    def _send(self, data: bytes) -> None:
-        pipe = self._pipe(0)
-        if not isinstance(pipe, asyncio.WriteTransport) or pipe.is_closing():
-            raise BrokenPipeError
-        pipe.write(data)
-
-    def _send_eof(self) -> None:
-        pipe = self._pipe(0)
-        if pipe:
-            pipe.close()
-
-    def _adjust_flow(self) -> None:
-        for fd, stream in {1: self.stdout, 2: self.stderr}.items():
-            pipe = self._pipe(fd)
-            if not isinstance(pipe, asyncio.ReadTransport):
-                continue
-            full = stream.full and not self._killed
-            if full and fd not in self._paused:
-                self._paused.add(fd)
-                pipe.pause_reading()
-            elif not full and fd in self._paused:
-                self._paused.discard(fd)
-                pipe.resume_reading()
-
     async def _send_kill(self) -> None:
         await self._started.wait()
         if self._group > 1:
-            killing = asyncio.ensure_future(self._kill_group(self._group))
+            killing = asyncio.ensure_future(self._attempt_kill(self._group))
             _killing.add(killing)
             killing.add_done_callback(_killing.discard)
             await asyncio.shield(killing)  # it lasts when our patience does not
+
+    async def _attempt_kill(self, group: int) -> None:
+        """Whatever it fails of, the pod's agent and its lease are what is left to end the group."""
+        with contextlib.suppress(OSError, TimeoutError, PreflightError):
+            await self._kill_group(group)
 
     def _close_channel(self) -> None:
         self.drop("it was killed")

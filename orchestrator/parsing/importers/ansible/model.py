@@ -38,14 +38,6 @@ class AnsibleGroup:
     priority: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class VarsFile:
-    """What a file of ``group_vars`` or ``host_vars`` says."""
-
-    where: str
-    variables: Variables
-
-
 class AnsibleInventory:
     """What a reader builds, in the order of the file. ``all`` and ``ungrouped`` always exist."""
 

@@ -71,7 +71,7 @@ RULES = (
         id="CUDA-OOM-003",
         title="Not enough GPU memory is free for vLLM",
         domain=Domain.HOST,
-        cause="the GPU of {who} has less free memory than vLLM was told to take ({detail})",
+        cause="the GPU of {who} has less free memory than vLLM is set to take ({detail})",
         remedy="end what else uses the GPU (nvidia-smi), or lower gpu_memory_utilization or "
         "max_model_len",
         advice=Advice.RETRY,

@@ -127,7 +127,7 @@ RULES = (
         id="PY-FILE-001",
         title="The script is not there",
         domain=Domain.LAUNCH,
-        cause="{who} did not find {path}, which it was told to run",
+        cause="{who} did not find the program {path}",
         remedy="paths in launch commands are relative to the synced folder; orchestrate sync "
         "--dry-run shows what travels",
         confidence=Confidence.CERTAIN,
@@ -174,7 +174,7 @@ RULES = (
         id="SH-PROBE-001",
         title="A tool that only looks is missing",
         domain=Domain.LAUNCH,
-        cause="a script on {who} calls {program}, which is not there, and goes on",
+        cause="a script on {who} calls {program}, which is not there, and continues without it",
         remedy="nothing for the run itself: what {program} would have shown is missing in the log",
         role=LogRole.HARMLESS,
         advice=Advice.GO_ON,

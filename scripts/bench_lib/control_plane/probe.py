@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from .bed import Bed, need
+from bench_lib.base.bed import Bed, need
+from bench_lib.base.measure import Command, Expected, measure
+from bench_lib.base.rounds import Case, Contender, Scenario
+from bench_lib.base.stats import Quantity, Sample, Target
+
 from .fan_out import FAN_OUT, LIMIT_S
-from .measure import Command, Expected, measure
-from .rounds import Case, Contender, Scenario
-from .stats import Quantity, Sample, Target
 
 COUNT = 32
 PROBE, TRUE, CLUSH = "orchestrate probe", "orchestrate exec true", "clush true"

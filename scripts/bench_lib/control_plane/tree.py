@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .bed import run_tool
+from bench_lib.base.bed import run_tool
 
 SOURCES = "src"
 WORDS = 4096

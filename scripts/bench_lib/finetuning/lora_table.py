@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import BenchError
+from bench_lib.base.errors import BenchError
+from bench_lib.base.rounds import say
+
 from .finetune import read_records, run_ranks
-from .rounds import say
 
 COLUMNS = (
     "model",

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import partial
 
-from .bed import Bed, run_tool
-from .measure import Command, measure
-from .rounds import Case, Contender, Scenario
-from .stats import Quantity, Sample, Target
+from bench_lib.base.bed import Bed, run_tool
+from bench_lib.base.measure import Command, measure
+from bench_lib.base.rounds import Case, Contender, Scenario
+from bench_lib.base.stats import Quantity, Sample, Target
 
 OURS, FLOOR = "orchestrate", "python -c pass"
 COMMANDS = ("--help", "exec --help", "cluster list")

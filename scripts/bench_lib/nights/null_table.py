@@ -13,7 +13,7 @@ from orchestrator.core.detection.maximum_null import (
     split_weight,
 )
 
-from .detection import SEED
+from .night_noise import SEED
 
 if TYPE_CHECKING:
     from numpy import ndarray

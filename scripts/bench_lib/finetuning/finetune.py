@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import BenchError
-from .report import table
+from bench_lib.base.errors import BenchError
+from bench_lib.base.report import table
+
 from .timeline import PRODUCTS
 
-RANKS = Path(__file__).parent / "programs" / "finetune_ranks.py"
+RANKS = Path(__file__).parents[1] / "programs" / "finetune_ranks.py"
 GOAL = 2.85  # tokens/s for each GPU, against the usual script with checkpointing
 GOAL_IN_LESS = 2.7  # the same with a limit of memory
 LIMIT_S = 560

@@ -18,7 +18,7 @@ from virtual_hosts_lib.state import Options
 from .errors import BenchError
 from .measure import Command
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NETWORK = "10.124.0.0/16"
 TOOL_S = 60.0
 

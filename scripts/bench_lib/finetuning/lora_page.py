@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from bench_lib.base.report import table
+
 from .lora_table import Row
-from .report import table
 
 HEADINGS = (
     "side",

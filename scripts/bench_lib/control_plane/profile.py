@@ -6,9 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from .bed import Bed
-from .errors import BenchError
-from .measure import Command, measure
+from bench_lib.base.bed import Bed
+from bench_lib.base.errors import BenchError
+from bench_lib.base.measure import Command, measure
 
 LIMIT_S = 300.0
 LINES = 15

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from virtual_hosts_lib.files import home_directory
 
-from .bed import Bed, need, run_tool
-from .errors import BenchError
-from .measure import Command, Expected, measure
-from .rounds import Case, Contender, Scenario, say
-from .stats import Quantity, Sample, Target
+from bench_lib.base.bed import Bed, need, run_tool
+from bench_lib.base.errors import BenchError
+from bench_lib.base.measure import Command, Expected, measure
+from bench_lib.base.rounds import Case, Contender, Scenario, say
+from bench_lib.base.stats import Quantity, Sample, Target
 
 OURS, FLOOR, DEEPSPEED = "orchestrate run", "ssh + torchrun", "deepspeed over pdsh"
 TORCHRUN, BARE = "orchestrate run --launcher torchrun", "ssh + python"

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from .bed import Bed, need
-from .measure import Command, Expected, measure
-from .rounds import Case, Contender, Scenario
-from .stats import Quantity, Sample, Target
+from bench_lib.base.bed import Bed, need
+from bench_lib.base.measure import Command, Expected, measure
+from bench_lib.base.rounds import Case, Contender, Scenario
+from bench_lib.base.stats import Quantity, Sample, Target
 
 COUNTS = (2, 8, 32)
 LIMIT_S = 120.0

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .bed import Bed, need
-from .errors import BenchError
-from .measure import Command, Measurement, measure
-from .rounds import Case, Contender, Scenario
-from .stats import Quantity, Sample, Target
+from bench_lib.base.bed import Bed, need
+from bench_lib.base.errors import BenchError
+from bench_lib.base.measure import Command, Measurement, measure
+from bench_lib.base.rounds import Case, Contender, Scenario
+from bench_lib.base.stats import Quantity, Sample, Target
+
 from .tree import SOURCES, Shape, make_tree, read_all
 
 COUNT = 8

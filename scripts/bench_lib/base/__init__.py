@@ -1,0 +1,1 @@
+"""What all benchmarks need: hosts, commands and their cost, rounds, statistics, tables."""

@@ -1,0 +1,1 @@
+"""Commands on many hosts beside the tools that people use for that."""

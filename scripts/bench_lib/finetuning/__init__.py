@@ -1,0 +1,1 @@
+"""Fine-tuning beside other trainers: material, figures and their pages."""

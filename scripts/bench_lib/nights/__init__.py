@@ -1,0 +1,1 @@
+"""Detection of changes over nights, beside other rules."""
