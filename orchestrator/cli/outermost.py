@@ -93,6 +93,12 @@ class Interrupted(OrchestrateError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class Terminated(Interrupted):
+    """Likewise, by SIGTERM."""
+
+    exit_code = ExitCode.TERMINATED
+
+
 def broken_pipe() -> int:
     """The reader of stdout has gone: end quietly, as a program that SIGPIPE ends."""
     # The interpreter flushes stdout once more at exit; that must not fail a second time.

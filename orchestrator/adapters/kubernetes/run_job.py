@@ -97,11 +97,13 @@ class MadeNodes:
                     remedy=self._first.command("get", "events", "--sort-by", ".lastTimestamp"),
                 )
         except BadRecord as error:
-            raise self._keep(
-                PreflightError(
-                    "invalid reply of the API server", id="OR-KUBE-006", why=str(error)[:300]
-                )
-            ) from error
+            invalid = PreflightError(
+                "invalid reply of the API server",
+                id="OR-KUBE-006",
+                why=str(error)[:300],
+                remedy=f"{self._first.command('version')} should name 1.25 or newer on both sides",
+            )
+            raise self._keep(invalid) from error
         except PreflightError as error:
             raise self._keep(error) from error
 
