@@ -16,14 +16,13 @@ import click
 
 from orchestrator import __version__
 from orchestrator.cli.outermost import (
-    Interrupted,
     broken_pipe,
     report_click,
     report_error,
     report_internal,
     unusable_path,
 )
-from orchestrator.core.base.errors import OrchestrateError, UsageError
+from orchestrator.core.base.errors import Interrupted, OrchestrateError, UsageError
 from orchestrator.core.base.suggest import did_you_mean
 
 if TYPE_CHECKING:

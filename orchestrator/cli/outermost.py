@@ -12,7 +12,7 @@ from pathlib import Path
 from click import ClickException
 
 from orchestrator import __version__
-from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError, UsageError
+from orchestrator.core.base.errors import InternalError, Interrupted, OrchestrateError, UsageError
 from orchestrator.view.terminal.text import clean_paragraph
 
 SCHEMA_VERSION = 1
@@ -85,18 +85,6 @@ def report_internal(
     remedy = f"report it together with {kept}" if kept else "report it together with the traceback"
     internal = InternalError(what, id="internal", why=why, remedy=remedy)
     return report_error(internal, verb=verb, as_json=as_json)
-
-
-class Interrupted(OrchestrateError):
-    """Ctrl-C where no run was there to be stopped."""
-
-    exit_code = ExitCode.INTERRUPTED
-
-
-class Terminated(Interrupted):
-    """Likewise, by SIGTERM."""
-
-    exit_code = ExitCode.TERMINATED
 
 
 def broken_pipe() -> int:

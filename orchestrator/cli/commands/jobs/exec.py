@@ -38,11 +38,11 @@ def exec_(
     """
     import sys
 
-    from orchestrator.cli.interruptible import run_interruptibly
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.command import Command
     from orchestrator.core.base.errors import UsageError
     from orchestrator.engine.oneshot.fanout import FanOut
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.view.tables.gathered import Gathered, Streamed
     from orchestrator.view.terminal.terminal import LineWriter
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from orchestrator.cli.outermost import Interrupted, Terminated
+from orchestrator.core.base.errors import Interrupted, Terminated
 
 T = TypeVar("T")
 # By default these end a process on the spot; ``nohup`` has it ignore the second.
