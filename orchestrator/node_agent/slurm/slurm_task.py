@@ -33,6 +33,7 @@ PR_SET_PDEATHSIG = 1
 CONNECT_S = 60.0  # the job may begin before the last node's supervisor has
 POLL_S = 0.05
 FAREWELL_S = 5.0
+SAME_SIGNAL_S = 2.0  # between a process of a step that Slurm signals, and another of it
 MAX_LINE_BYTES = 16 * 1024 * 1024
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TOLD_BY_SLURM = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
@@ -79,6 +80,16 @@ class Wake:
     def told(self, before: int) -> int:
         """The signal by which Slurm told of an end, if one came since; else ``before``."""
         return next((number for number in self.taken() if number in TOLD_BY_SLURM), before)
+
+    def told_within(self, seconds: float) -> int:
+        """The signal by which Slurm tells of an end until then; 0 if none came."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            select.select([self], [], [], left)
+            number = self.told(0)
+            if number:
+                return number
+        return 0
 
 
 class Lines:
@@ -197,13 +208,15 @@ def watch(pid: int, lines: Lines, wake: Wake, *, pass_on: bool) -> None:
     """Until the launcher has ended; tells how. ``pass_on``: that Slurm wants an end it says to this
     process alone.
     """
-    told = 0
+    told, asked = 0, False
     tethered: list[Lines | Wake] = [lines, wake]
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            # Slurm signals both at once: its signal to us may have come, unread, before the end.
+            # Slurm signals both, one after the other: its signal to us may be unread, or to come.
             told = wake.told(told)
+            if not (told or asked) and ended_as_told(status):
+                told = wake.told_within(SAME_SIGNAL_S)
             if lines in tethered:
                 lines.part({"status": status, "told": told})
             return
@@ -212,9 +225,18 @@ def watch(pid: int, lines: Lines, wake: Wake, *, pass_on: bool) -> None:
             before, told = told, wake.told(told)
             if pass_on and told != before and told in ENDING:
                 os.kill(pid, told)
-        if lines in ready and not obey(pid, lines):
-            tethered.remove(lines)
-            os.kill(pid, signal.SIGKILL)
+        if lines in ready:
+            asked = True
+            if not obey(pid, lines):
+                tethered.remove(lines)
+                os.kill(pid, signal.SIGKILL)
+
+
+def ended_as_told(status: int) -> bool:
+    """Whether the launcher ended as one does that is asked to end, by the status of ``waitpid``."""
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) in ENDING
+    return os.WEXITSTATUS(status) - 128 in ENDING
 
 
 def obey(pid: int, lines: Lines) -> bool:

@@ -103,16 +103,21 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeSpec]:
 
 
 @pytest.fixture
-async def transport(
-    kind: TransportKind, connect: Open, request: pytest.FixtureRequest
-) -> Transport:
-    """An open transport of every kind."""
+def spec(kind: TransportKind, request: pytest.FixtureRequest) -> NodeSpec:
+    """A node of every kind."""
     if kind is TransportKind.LOCAL:
-        endpoint = SshEndpoint(host="localhost")
-        return await connect(NodeSpec(name="here", transport=kind, ssh=endpoint))
+        return NodeSpec(name="here", transport=kind, ssh=SshEndpoint(host="localhost"))
     if kind is TransportKind.KUBERNETES:
-        return await connect(request.getfixturevalue("pod"))
-    return await connect(request.getfixturevalue("sshd"), kind)
+        made: NodeSpec = request.getfixturevalue("pod")
+        return made
+    server: Sshd = request.getfixturevalue("sshd")
+    return server.node(kind)
+
+
+@pytest.fixture
+async def transport(spec: NodeSpec, connect: Open) -> Transport:
+    """An open transport of every kind."""
+    return await connect(spec)
 
 
 async def refused(connect: Open, server: Sshd | NodeSpec, kind: TransportKind) -> PreflightError:

@@ -196,19 +196,17 @@ async def test_a_server_that_accepts_and_says_nothing(
     assert_within("the refusal of a silent server", time.monotonic() - began, 3)
 
 
-async def test_closed_transports_leave_nothing_open(
-    kind: TransportKind, sshd: Sshd, connect: Open
-) -> None:
+async def test_closed_transports_leave_nothing_open(spec: NodeSpec, connect: Open) -> None:
     """No descriptor, thread or task outlives ``close``, whatever ran before."""
     command = Command(argv=("cat",))
     # The first connection starts what stays for good: executor threads, the loop's own pipes.
-    warm_up = await connect(sshd, kind)
+    warm_up = await connect(spec)
     await warm_up.run(command, timeout_s=scaled(10))
     await warm_up.close()
     before = open_descriptors(), asyncio.all_tasks(), other_threads()
 
     for _ in range(3):
-        transport = await connect(sshd, kind)
+        transport = await connect(spec)
         await transport.run(command, stdin=bytes(100_000), timeout_s=scaled(10))
         await transport.start(command, timeout_s=scaled(10))
         await transport.run(Command(argv=("sleep", "60")), timeout_s=0.1)

@@ -111,6 +111,25 @@ def test_what_the_supervisor_asks_for_reaches_the_launcher(pair: Pair) -> None:
     assert pair.written("out") == "up\nasked\n"
 
 
+def test_slurm_may_signal_the_launcher_long_before_the_task(pair: Pair) -> None:
+    """It signals the processes of a step one by one, and a busy machine lets the first one end."""
+    offer = pair.offer("echo $$; exec sleep 100")
+    task = pair.task()
+    wait_until("a launcher", lambda: pair.written("out").endswith("\n"))
+    launcher = int(pair.written("out"))
+    os.kill(launcher, signal.SIGTERM)
+    wait_until("its end", lambda: not Path(f"/proc/{launcher}").exists())
+    task.terminate()
+
+    assert wait_for_exit(offer, 20) == 1
+    assert "OR-SLURM-005: Slurm ended job" in pair.written("err")
+
+
+def test_a_launcher_that_somebody_else_ends_is_not_ended_by_slurm(pair: Pair) -> None:
+    offer, _ = pair.offer("kill -TERM $$"), pair.task()
+    assert wait_for_exit(offer, 20) == -signal.SIGTERM
+
+
 def test_a_launcher_that_is_told_before_it_is_one_ends() -> None:
     """The signal comes between the fork, after which our handlers are there still, and the exec."""
     argv = [*PYTHON, "-c", TOLD_AT_ONCE, str(ROOT)]
