@@ -48,7 +48,7 @@ def with_near_name(error: ClickException) -> ClickException:
     found = getattr(error, "possibilities", None)
     if not found or not isinstance(error, ClickUsageError):
         return error
-    typed = getattr(error, "option_name", None) or getattr(error, "command_name", "")
+    typed: str = getattr(error, "option_name", "") or getattr(error, "command_name", "")
     near = nearest_name(typed, found)
     hint = f"; did you mean {near!r}?" if near else ""
     return ClickUsageError(error.message.rstrip(".") + hint, error.ctx)
