@@ -57,7 +57,8 @@ STARTS = frozenset(
     "os.fork os.forkpty os.posix_spawn socket.bind socket.connect subprocess.Popen".split()
 )
 LONGEST_TEST_S = 600.0  # on whatever machine; pyproject.toml ends a worker that is stuck beyond it
-HARDWARE = "hardware: "  # how the reason of a skip starts that continuous integration accepts
+# How the reason of a skip starts that continuous integration accepts.
+ACCEPTED_SKIPS = ("hardware: ", "not in Debian: ")
 
 
 # How long an example takes says what else the machine does.
@@ -259,10 +260,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure when CI is set, unless it is for want of hardware."""
+    """Turn a skip into a failure when CI is set, unless it wants what CI cannot install."""
     if not os.environ.get("CI") or not report.skipped or hasattr(report, "wasxfail"):
         return
     place, line, reason = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, "")
-    if not reason.removeprefix("Skipped: ").startswith(HARDWARE):
+    if not reason.removeprefix("Skipped: ").startswith(ACCEPTED_SKIPS):
         report.outcome = "failed"
         report.longrepr = f"{place}:{line}: skipped in continuous integration: {reason}"

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.kubernetes.cluster.kubectl_program import require_kubectl
 from tests.kubernetes.cluster.websocket import PROTOCOL, Channels, accept_key
 
 # By group and version: resource -> kind.
@@ -44,10 +45,11 @@ class ApiError(Exception):
 
 class ApiServer:
     """Objects by resource and name, in one namespace. ``denied``: (verb, resource) that the user
-    may not; ``absent``: groups that are not installed.
+    may not; ``absent``: groups that are not installed. A test without kubectl is skipped.
     """
 
     def __init__(self) -> None:
+        require_kubectl()
         self.lock = threading.RLock()
         self.objects: Objects = {
             "pods": {},
