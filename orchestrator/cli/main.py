@@ -16,14 +16,14 @@ import click
 
 from orchestrator import __version__
 from orchestrator.cli.outermost import (
-    Interrupted,
     broken_pipe,
     report_click,
     report_error,
     report_internal,
     unusable_path,
+    with_near_name,
 )
-from orchestrator.core.base.errors import OrchestrateError, UsageError
+from orchestrator.core.base.errors import Interrupted, OrchestrateError, UsageError
 from orchestrator.core.base.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -195,10 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:
+        shown = with_near_name(error)
         if as_json:
-            usage = UsageError(error.format_message(), id="usage.command-line")
+            usage = UsageError(shown.format_message(), id="usage.command-line")
             return report_error(usage, verb=verb, as_json=True)
-        return report_click(error)
+        return report_click(shown)
     except OrchestrateError as error:
         return report_error(error, verb=verb, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):

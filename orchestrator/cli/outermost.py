@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from click import ClickException
+from click import UsageError as ClickUsageError
 
 from orchestrator import __version__
-from orchestrator.core.base.errors import ExitCode, InternalError, OrchestrateError, UsageError
+from orchestrator.core.base.errors import InternalError, Interrupted, OrchestrateError, UsageError
+from orchestrator.core.base.suggest import nearest_name
 from orchestrator.view.terminal.text import clean_paragraph
 
 SCHEMA_VERSION = 1
@@ -39,6 +41,17 @@ def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
         sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
         sys.stdout.flush()
     return int(error.exit_code)
+
+
+def with_near_name(error: ClickException) -> ClickException:
+    """The same with the one name that is near, in place of all that click finds a little alike."""
+    found = getattr(error, "possibilities", None)
+    if not found or not isinstance(error, ClickUsageError):
+        return error
+    typed: str = getattr(error, "option_name", "") or getattr(error, "command_name", "")
+    near = nearest_name(typed, found)
+    hint = f"; did you mean {near!r}?" if near else ""
+    return ClickUsageError(error.message.rstrip(".") + hint, error.ctx)
 
 
 def report_click(error: ClickException) -> int:
@@ -85,12 +98,6 @@ def report_internal(
     remedy = f"report it together with {kept}" if kept else "report it together with the traceback"
     internal = InternalError(what, id="internal", why=why, remedy=remedy)
     return report_error(internal, verb=verb, as_json=as_json)
-
-
-class Interrupted(OrchestrateError):
-    """Ctrl-C where no run was there to be stopped."""
-
-    exit_code = ExitCode.INTERRUPTED
 
 
 def broken_pipe() -> int:

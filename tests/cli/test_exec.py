@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.main import main
+from tests.architecture.source import ROOT
+from tests.contracts.transport.conditions import is_alive
+from tests.hosts.running import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -72,6 +77,33 @@ def test_a_command_that_does_not_end_is_ended(
     words = ["exec", "-C", inventory, "--nodes", "n1", "--timeout", "0.5"]
     assert main([*words, *python("import time; time.sleep(60)")]) == 124
     assert "n1: did not finish within 0.5 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number, code", [("SIGTERM", 143), ("SIGHUP", 130), ("SIGINT", 130)])
+def test_a_signal_ends_what_runs_on_nodes(
+    number: str, code: int, inventory: str, tmp_path: Path
+) -> None:
+    """A command that writes nothing would never notice that its connection is gone."""
+    shown = tmp_path / "pid"
+    command = (
+        f"import os, pathlib, signal; shown = pathlib.Path({str(shown)!r}); "
+        "new = shown.with_suffix('.new'); new.write_text(str(os.getpid())); new.rename(shown); "
+        "signal.pause()"
+    )
+    words = ["exec", "-C", inventory, "--nodes", "n1", *python(command)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *words], cwd=ROOT, stderr=subprocess.PIPE
+    )
+    try:
+        wait_until("the command", shown.exists)
+        process.send_signal(signal.Signals[number])
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+    assert process.returncode == code
+    assert err.strip().startswith(b"orchestrate: interrupted")
+    assert not is_alive(int(shown.read_text()))
 
 
 def test_an_unreachable_node_does_not_stop_the_others(

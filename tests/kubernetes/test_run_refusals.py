@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
+from tests.contracts.transport.conditions import is_alive
 from tests.kubernetes.cluster.cluster import Cluster, raise_cluster
 
 pytestmark = pytest.mark.processes
@@ -66,6 +67,58 @@ def test_kubectl_that_is_missing(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert failure["id"] == "OR-KUBE-001"
     assert "kubectl is not here" in failure["cause"]
     assert "kubectl cluster-info" in failure["remedy"]
+
+
+# Bounded however it behaves: nothing of it is left, and what is said of it has a next command.
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (
+            "#!/nonexistent\n",
+            ("OR-KUBE-001", "kubectl cannot be started", "kubectl version --client"),
+        ),
+        (
+            "#!/bin/sh\necho yes\n",
+            ("OR-KUBE-006", "kubectl printed no JSON", "kubectl version"),
+        ),
+        (
+            "#!/bin/sh\nsleep 61 &\necho $! > $0.child\nwait\n",
+            ("OR-KUBE-003", "kubectl config view had no answer within 1 s", "kubectl cluster-info"),
+        ),
+    ],
+)
+def test_a_kubectl_that_is_of_no_use(
+    text: str, said: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.adapters.kubernetes.pod_job.PATIENCE_S", 0)
+    monkeypatch.setattr("orchestrator.adapters.kubernetes.kubectl.ASK_S", 1)
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(text)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+    failure = failure_of(run(), 4)
+
+    shown = (failure["id"], failure["cause"], failure["remedy"])
+    assert all(part in text for part, text in zip(said, shown, strict=True)), shown
+    child = program.with_suffix(".child")
+    if child.exists():  # such as a plug-in that asks for a password
+        assert not is_alive(int(child.read_text()))
+
+
+@pytest.mark.parametrize("verb", ["plan", "explain"])
+def test_before_the_run_there_is_no_node_to_ask(
+    verb: str, run: Run, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del run  # its folder
+    words = ["-C", "lab.yaml", "--workdir", "project", "--pod-image", "registry/image:1"]
+    script = ["--", "project/job.py"]
+
+    assert main([verb, *words, *script]) == 2
+    assert "--offline" in capsys.readouterr().err
+    assert main([verb, *words, "--offline", *script]) == 0
+    assert cluster.api.asked == []
 
 
 @pytest.mark.parametrize(

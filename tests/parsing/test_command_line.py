@@ -139,6 +139,7 @@ def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
         ("accelerate-launch t.py", "accelerate-launch", "-- t.py"),
         ("nsys profile -o out torchrun t.py", "torchrun", "-- t.py"),
         ("sudo -E torchrun t.py", "torchrun", "-- t.py"),
+        ("sudo -E uv run torchrun t.py", "torchrun", "-- t.py"),
         ("uvx --from torch torchrun t.py", "torchrun", "-- t.py"),
         ("uv run -m torch.distributed.run t.py", "torchrun", "-- t.py"),
         ("pixi run -e cuda torchrun t.py", "torchrun", "-- t.py"),

@@ -7,9 +7,11 @@ let us in, 004 the user may not do it, 005 the API server knows no JobSet, 006 i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -119,7 +121,7 @@ def kubectl_environment() -> Mapping[str, str]:
 
 
 async def ask_kubectl(
-    place: PodPlace, *words: str, stdin: bytes = b"", timeout_s: float = ASK_S
+    place: PodPlace, *words: str, stdin: bytes = b"", timeout_s: float | None = None
 ) -> bytes:
     """What ``kubectl WORDS`` prints, in the context and namespace of ``place``.
 
@@ -127,9 +129,27 @@ async def ask_kubectl(
     asking again cannot help).
     """
     program = kubectl_program()
+    limit_s = ASK_S if timeout_s is None else timeout_s
     _, *options = place.kubectl
     argv = [program, *options, f"--request-timeout={REQUEST_S}s", *words]
-    code, out, err = await _run(argv, stdin, timeout_s, place)
+    try:
+        code, out, err = await _run(argv, stdin, limit_s)
+    except TimeoutError:
+        raise PreflightError(
+            "the API server does not answer",
+            id="OR-KUBE-003",
+            where=place.job,
+            why=f"kubectl {' '.join(words[:2])} had no answer within {limit_s:g} s",
+            remedy=place.command("cluster-info"),
+        ) from None
+    except OSError as error:
+        raise Refused(
+            "kubectl cannot be started",
+            id="OR-KUBE-001",
+            where=program,
+            why=error.strerror or str(error),
+            remedy=f"{program} version --client; the first kubectl of PATH is the one that is used",
+        ) from error
     if code == 0:
         return out
     said = _one_line(err or out)
@@ -140,9 +160,8 @@ async def ask_kubectl(
     raise _failure(place, words, code, said)
 
 
-async def _run(
-    argv: list[str], stdin: bytes, timeout_s: float, place: PodPlace
-) -> tuple[int, bytes, bytes]:
+async def _run(argv: list[str], stdin: bytes, timeout_s: float) -> tuple[int, bytes, bytes]:
+    """Raises ``TimeoutError`` and ``OSError``."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
@@ -159,17 +178,11 @@ async def _run(
                 _feed(process, stdin), _read(process.stdout), _read(process.stderr)
             )
             return await process.wait(), out, err
-    except TimeoutError:
-        raise PreflightError(
-            "the API server does not answer",
-            id="OR-KUBE-003",
-            where=place.job,
-            why=f"kubectl {argv[-1][:80]} had no answer within {timeout_s:g} s",
-            remedy=place.command("cluster-info"),
-        ) from None
     finally:
         if process.returncode is None:
-            process.kill()
+            # With what it started: a plug-in of the kubeconfig would hold its pipes open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 

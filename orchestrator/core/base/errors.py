@@ -96,6 +96,18 @@ class DeadlineError(OrchestrateError):
     exit_code = ExitCode.TIMED_OUT
 
 
+class Interrupted(OrchestrateError):
+    """Ctrl-C where no run was there to be stopped."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class Terminated(Interrupted):
+    """Likewise, by SIGTERM."""
+
+    exit_code = ExitCode.TERMINATED
+
+
 class InternalError(OrchestrateError):
     """A bug of ours."""
 

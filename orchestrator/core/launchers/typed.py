@@ -192,7 +192,8 @@ def _after_options(words: list[str]) -> list[str]:
 
 def _is_known(word: str) -> bool:
     name = PurePosixPath(word).name
-    return name in LAUNCHERS or name in PREFIXES or PYTHON.match(name) is not None
+    known = name in LAUNCHERS or name in PREFIXES or name in PREFIX_VERBS
+    return known or PYTHON.match(name) is not None
 
 
 def _launcher_module(words: list[str]) -> tuple[str, list[str]] | None:

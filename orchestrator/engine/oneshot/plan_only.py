@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import OrchestrateError, PreflightError
+from orchestrator.core.base.errors import OrchestrateError, PreflightError, UsageError
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
@@ -27,6 +27,7 @@ from orchestrator.engine.node.python_environment import (
 )
 from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.clock import Clock, SystemClock
+from orchestrator.engine.support.made_nodes import MAKERS
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
 
@@ -38,8 +39,14 @@ async def preview(
     request: RunRequest, limits: ConnectLimits | None = None
 ) -> tuple[Plan, Mapping[str, Facts]]:
     """The plan that a run would make now, and the facts of the nodes that answered. Raises
-    ``PreflightError`` if it would refuse.
+    ``PreflightError`` if it would refuse, ``UsageError`` if there is no node before the run.
     """
+    if request.launcher in MAKERS:
+        raise UsageError(
+            f"under --launcher {request.launcher} the run makes the nodes, so there is none to ask",
+            id="plan.made-nodes",
+            remedy="--offline plans on what the inventory says",
+        )
     clock = SystemClock()
     workers = request.cluster.workers
     answers = await asyncio.gather(*(_look(spec, request, limits, clock) for spec in workers))

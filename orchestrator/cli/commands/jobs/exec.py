@@ -36,13 +36,13 @@ def exec_(
     Exits with the highest code of all nodes; with 124 if CMD ran out of its time on a node, and
     with 4 if a node could not be reached or its login shell ended with 0 before CMD ran.
     """
-    import asyncio
     import sys
 
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.command import Command
     from orchestrator.core.base.errors import UsageError
     from orchestrator.engine.oneshot.fanout import FanOut
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.view.tables.gathered import Gathered, Streamed
     from orchestrator.view.terminal.terminal import LineWriter
 
@@ -53,5 +53,5 @@ def exec_(
         raise UsageError(str(error), id="exec.command") from None
     view = (Streamed if prefix else Gathered)(LineWriter(sys.stdout), LineWriter(sys.stderr))
     fan = FanOut(command, timeout_s=timeout, connect_timeout_s=connect_timeout, width=fanout)
-    asyncio.run(fan.run(selected.workers, view))
+    run_interruptibly(fan.run(selected.workers, view))
     return view.finish()
