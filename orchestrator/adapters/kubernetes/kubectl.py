@@ -209,7 +209,8 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
 def invalid_reply(error: BadRecord, where: str) -> PreflightError:
     """What a reply becomes that is not of the API server's form. Asking again may help."""
     what, why = "invalid reply of the API server", str(error)[:300]
-    return PreflightError(what, id="OR-KUBE-006", where=where, why=why)
+    remedy = "kubectl version should name 1.25 or newer on both sides"
+    return PreflightError(what, id="OR-KUBE-006", where=where, why=why, remedy=remedy)
 
 
 def _failure(place: PodPlace, words: tuple[str, ...], code: int, said: str) -> PreflightError:
