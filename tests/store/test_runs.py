@@ -114,6 +114,9 @@ def test_find_run_by_prefix_and_last(layout: Layout) -> None:
     with pytest.raises(UsageError, match="no run is called") as caught:
         find_run(layout, "../zzz")
     assert "orchestrate ps" in caught.value.remedy
+    with pytest.raises(UsageError, match="no run is called") as caught:
+        find_run(layout, "another")
+    assert "the newest runs: 20260102-b, 20260101-a, zzz" in caught.value.remedy
 
 
 def test_find_run_without_runs(layout: Layout) -> None:

@@ -52,16 +52,17 @@ def find_run(layout: Layout, text: str) -> RunFolder:
     matches = [run_id for run_id in ids if text and run_id.startswith(text)]
     if len(matches) == 1:
         return layout.run(matches[0])
-    raise _unknown(layout, text, matches, ids)
+    newest_first = sorted(ids, key=lambda run_id: _created(layout.run(run_id)), reverse=True)
+    raise _unknown(layout, text, matches, newest_first)
 
 
-def _unknown(layout: Layout, text: str, matches: list[str], ids: list[str]) -> UsageError:
+def _unknown(layout: Layout, text: str, matches: list[str], newest_first: list[str]) -> UsageError:
     if matches:
         what = f"{len(matches)} runs begin with {text!r}"
         remedy = f"name one of: {', '.join(matches[-6:])}"
-    elif ids:
+    elif newest_first:
         what = f"no run is called {text!r}"
-        remedy = f"{did_you_mean_run(text, ids[::-1])} (all: orchestrate ps)"
+        remedy = f"{did_you_mean_run(text, newest_first)} (all: orchestrate ps)"
     else:
         what, remedy = "there are no runs yet", "orchestrate run --help"
     return UsageError(what, id="OR-STORE-003", where=layout.runs, remedy=remedy)
