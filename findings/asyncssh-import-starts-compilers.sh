@@ -1,5 +1,5 @@
 #!/bin/sh
-# `import asyncssh` (2.24.1) starts ldconfig, gcc and ld, up to eleven processes, where liboqs is not
+# `import asyncssh` (2.24.1) starts ldconfig, gcc and ld, seven processes, where liboqs is not
 # installed: asyncssh/crypto/pq.py and umac.py call ctypes.util.find_library at import, which runs a
 # compiler for each library that the linker's cache does not have. The more developer tools a
 # machine has, the slower every program that uses asyncssh starts.
@@ -39,6 +39,10 @@ print(f"import: {sum(after[:4]) - sum(before[:4]):.2f} s of CPU, children includ
 PROGRAM
 
 echo "as it is:"
-"$python" "$scratch/look.py"
+"$python" "$scratch/look.py" | tee "$scratch/as-it-is"
 echo "without the search:"
-"$python" "$scratch/look.py" without
+"$python" "$scratch/look.py" without | tee "$scratch/without"
+
+# It has changed if no compiler is started any more, or if something else starts one.
+grep -q '^processes:.* gcc .*ld' "$scratch/as-it-is"
+grep -qx 'processes:' "$scratch/without"
