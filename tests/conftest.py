@@ -24,9 +24,14 @@ from tests.time_limits import Measured, assert_within, measure_slowdown, share_m
 # spend their time waiting for each other. Set before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Shells start what is to run in the background with interrupts ignored, and programs inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Shells start what is to run in the background with interrupts ignored, nohup with hang-ups, and
+# programs inherit that.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Where there is no GPU, Triton's kernels run in its interpreter, which is chosen at its import.
 if not Path("/dev/nvidiactl").exists():
