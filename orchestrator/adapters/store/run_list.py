@@ -52,15 +52,15 @@ def find_run(layout: Layout, text: str) -> RunFolder:
     matches = [run_id for run_id in ids if text and run_id.startswith(text)]
     if len(matches) == 1:
         return layout.run(matches[0])
-    newest_first = sorted(ids, key=lambda run_id: _created(layout.run(run_id)), reverse=True)
-    raise _unknown(layout, text, matches, newest_first)
+    raise _unknown(layout, text, matches, ids)
 
 
-def _unknown(layout: Layout, text: str, matches: list[str], newest_first: list[str]) -> UsageError:
+def _unknown(layout: Layout, text: str, matches: list[str], ids: list[str]) -> UsageError:
     if matches:
         what = f"{len(matches)} runs begin with {text!r}"
         remedy = f"name one of: {', '.join(matches[-6:])}"
-    elif newest_first:
+    elif ids:
+        newest_first = sorted(ids, key=lambda run_id: _created(layout.run(run_id)), reverse=True)
         what = f"no run is called {text!r}"
         remedy = f"{did_you_mean_run(text, newest_first)} (all: orchestrate ps)"
     else:
