@@ -73,7 +73,7 @@ def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
     given = {*words, *(word.partition("=")[2] for word in words)} - {""}
     path = os.fsdecode(error.filename) if error.filename else ""
     if path not in given:
-        path = os.path.dirname(path)
+        path = os.path.dirname(path)  # noqa: PTH120 - as text
         if error.errno not in _UNUSABLE_FOLDER or path not in given:
             return None
     what = f"this path cannot be used: {error.strerror}"

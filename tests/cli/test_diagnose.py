@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters.diagnosis.log_reader import MIB, Gathering, Window
 from orchestrator.adapters.diagnosis import log_sources as log_sources_module
+from orchestrator.adapters.diagnosis.log_reader import MIB, Gathering, Window
 from orchestrator.adapters.diagnosis.log_sources import log_sources, source_of
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.run_list import read_result, write_result
