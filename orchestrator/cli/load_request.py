@@ -41,7 +41,7 @@ from orchestrator.parsing.inputs.workloads.command_line import (
     refuse_misunderstandings,
     with_interpreter,
 )
-from orchestrator.parsing.inputs.workloads.workload_file import load_terms, make_job
+from orchestrator.parsing.inputs.workloads.jobs import load_terms, make_job
 
 ANY_SCRIPT = "train.py"
 MAX_NAMED_FILES = 100

@@ -17,6 +17,7 @@ from orchestrator.node_agent.operations import INLINE, OPERATIONS, READS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, BinaryIO
 
 MAX_CONCURRENT = 64
@@ -138,14 +139,34 @@ def _system_message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _answer_early(context: Context, offer: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``offer`` is answered; nothing where it is refused: it is asked again, and hears why."""
+    try:
+        answer = OPERATIONS["offer"](
+            Call(context, {**offer, "op": "offer"}, Body(sys.stdin.buffer, 0))
+        )
+    except (AgentFault, OSError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
 def leave_channel(context: Context) -> None:
     """End this channel's process now, with what it started; supervisors live on."""
     context.close()
     os._exit(0)
 
 
-def serve_channel(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> None:
-    """Say hello and serve the channel until it closes; or refuse, and say why."""
+def serve_channel(
+    stream: BinaryIO,
+    nonce: str,
+    workdir: str,
+    agent: str,
+    offer: Mapping[str, Any] | None = None,
+) -> None:
+    """Say hello and serve the channel until it closes; or refuse, and say why.
+
+    ``offer``: of a snapshot, as for the operation of that name; its answer comes with the hello.
+    """
     try:
         layout = NodeLayout.open(workdir)
     except (AgentFault, OSError) as error:
@@ -166,6 +187,8 @@ def serve_channel(stream: BinaryIO, nonce: str, workdir: str, agent: str) -> Non
         "home": os.path.expanduser("~"),
         "workdir": workdir,
     }
+    if offer is not None:
+        hello["offered"] = _answer_early(context, offer)
     try:
         writer.send(hello)
         Agent(stream, context).serve()

@@ -50,6 +50,7 @@ def _offer(call: Call) -> Result:
         call.body.read_all(MAX_MANIFEST_BYTES),
         bases=read_strings(call.request, "bases", MAX_BASES, []),
         check=read_field(call.request, "check", bool, False),
+        copied=read_field(call.request, "copied", bool, False),
     )
 
 

@@ -75,6 +75,10 @@ def start() -> None:
     if here is not None or "glance" in header:
         os.write(1, ("\n%s have\n" % nonce).encode())
     sys.path.insert(0, agent)
+    if here is not None and "offer" in header:
+        from orchestrator.node_agent.oneshot_offer import answer_offer
+
+        answer_offer(workdir + "/node", header["offer"])
     if "glance" in header:
         from orchestrator.node_agent.oneshot_probe import answer_probe
 
@@ -82,7 +86,7 @@ def start() -> None:
     else:
         from orchestrator.node_agent.main import serve_channel
 
-        serve_channel(stream, nonce, workdir, agent)
+        serve_channel(stream, nonce, workdir, agent, header.get("offer"))
 
 
 if __name__ == "__main__":

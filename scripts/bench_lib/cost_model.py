@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from .base.errors import BenchError
 from .base.report import table
+from .base.rounds import say_round
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -42,59 +43,70 @@ LEAST_INSIDE = 0.85
 PLAN_S = 120.0
 
 
+HeldOut = tuple[str, int, tuple[Score, ...]]  # a file, points fitted to, scores of the others
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plans:
-    """Medians of as many plans with predictions as without, in milliseconds."""
+    """Plans with predictions and without in turn, in milliseconds: as many of each."""
 
     what: str
-    with_ms: float
-    without_ms: float
-    repeats: int
+    with_ms: list[float] = field(default_factory=list)
+    without_ms: list[float] = field(default_factory=list)
 
     @property
     def added_ms(self) -> float:
-        """What predicting costs."""
-        return self.with_ms - self.without_ms
+        """What predicting costs, by the medians."""
+        return median(self.with_ms) - median(self.without_ms)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Speed:
-    """Seconds of one processor for so many predictions, and what predicting adds to plans."""
+    """Seconds of one processor for so many predictions, and what predicting adds to plans: what was
+    measured so far.
+    """
 
-    predictions_s: float
-    plans: tuple[Plans, ...]
+    predictions_s: float | None = None
+    plans: list[Plans] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return (self.predictions_s is not None) + sum(len(each.without_ms) for each in self.plans)
 
     @property
     def met(self) -> bool:
         """Both targets."""
-        slow = [plans for plans in self.plans if plans.added_ms > MOST_PLAN_MS]
-        return self.predictions_s <= MOST_S and not slow
+        slow = [p for p in self.plans if not p.without_ms or p.added_ms > MOST_PLAN_MS]
+        return self.predictions_s is not None and self.predictions_s <= MOST_S and not slow
 
 
-def measure_speed(repeats: int) -> Speed:
+def measure_speed(repeats: int, speed: Speed) -> None:
     """Predictions in this process; plans as whole commands in turn, with and without."""
+    speed.predictions_s = _predict_many()
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
         plain = str(_without_predictions(Path(scratch)))
         offline, asking = ("--offline", "--cluster", "nebius1x8"), ("--cluster", "local")
-        plans = (
-            _plans("that asks two nodes, wall", asking, plain, repeats, time.monotonic),
-            _plans("offline, CPU", offline, plain, repeats, _cpu_s),
-        )
-    return Speed(predictions_s=_predict_many(), plans=plans)
+        for what, words, clock in (
+            ("that asks two nodes, wall", asking, time.monotonic),
+            ("offline, CPU", offline, _cpu_s),
+        ):
+            plans = Plans(what=what)
+            speed.plans.append(plans)
+            _plan_in_turn(plans, words, plain, repeats, clock)
 
 
-def _plans(
-    what: str, words: Sequence[str], plain: str, repeats: int, clock: Callable[[], float]
-) -> Plans:
-    taken: dict[str, list[float]] = {"finetune": [], plain: []}
+def _plan_in_turn(
+    plans: Plans, words: Sequence[str], plain: str, repeats: int, clock: Callable[[], float]
+) -> None:
     for number in range(repeats + 1):  # the first ones fill caches
-        for workload, times in taken.items():
+        started, taken = time.monotonic(), []
+        for workload in ("finetune", plain):
             began = clock()
             _plan(workload, words, str(Path(plain).parent))
-            if number:
-                times.append(1e3 * (clock() - began))
-    with_ms, without_ms = (median(times) for times in taken.values())
-    return Plans(what=what, with_ms=with_ms, without_ms=without_ms, repeats=repeats)
+            taken.append(1e3 * (clock() - began))
+        say_round(f"plan {plans.what}", number, repeats, time.monotonic() - started)
+        if number:
+            plans.with_ms.append(taken[0])
+            plans.without_ms.append(taken[1])
 
 
 def _cpu_s() -> float:
@@ -140,7 +152,7 @@ def _plan(workload: str, words: Sequence[str], scratch: str) -> None:
         raise BenchError(f"plan ended with {done.returncode}: {done.stderr[-300:]!r}")
 
 
-def held_out_scores() -> Iterator[tuple[str, int, tuple[Score, ...]]]:
+def held_out_scores() -> Iterator[HeldOut]:
     """For each file of points: its name, how many were fitted to, and the scores of the others."""
     files = CostFiles.from_environment(os.environ)
     tables = files.tables()
@@ -165,19 +177,16 @@ def missed(score: Score) -> list[str]:
 
 def speed_markdown(speed: Speed) -> str:
     """What is fast enough, and what is not."""
-    rows = [
-        (
-            f"{PREDICTIONS:,} predictions, one core",
-            f"{speed.predictions_s:.2f} s",
-            f"{MOST_S:g} s",
-            _word(speed.predictions_s <= MOST_S),
-        )
-    ]
-    for plans in speed.plans:
-        medians = f"medians of {plans.repeats}: {plans.with_ms:.0f} and {plans.without_ms:.0f} ms"
+    rows = []
+    if speed.predictions_s is not None:
+        met = _word(speed.predictions_s <= MOST_S)
+        what = f"{PREDICTIONS:,} predictions, one core"
+        rows.append((what, f"{speed.predictions_s:.2f} s", f"{MOST_S:g} s", met))
+    for plans in filter(lambda plans: plans.without_ms, speed.plans):
+        middle = f"{median(plans.with_ms):.0f} and {median(plans.without_ms):.0f} ms"
         added = f"{plans.added_ms:.1f} ms"
         met = _word(plans.added_ms <= MOST_PLAN_MS)
-        what = f"added to a plan {plans.what} ({medians})"
+        what = f"added to a plan {plans.what} (medians of {len(plans.with_ms)}: {middle})"
         rows.append((what, added, f"{MOST_PLAN_MS:g} ms", met))
     return table(("what", "measured", "target", ""), rows)
 

@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from pathlib import Path
 from .base.bed import ROOT, run_tool
 from .base.errors import BenchError
 from .base.report import table
-from .base.rounds import say
+from .base.rounds import say, say_round
 
 # One after the other, without what else a test run prints or keeps.
 OPTIONS = ("-m", "promise", "-q", "--no-header", "-p", "no:cacheprovider")
 NOTHING_SELECTED = 5  # pytest's exit code
 ENDING_S = 60.0
+ALL_MIN = 9.0  # what all of them took
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +50,52 @@ class Promises:
         return all(time.kept for time in self.times)
 
 
-def measure_promises(python: str, repeats: int, chosen: Sequence[str], scratch: Path) -> Promises:
+class Recorded:
+    """What tests have written of the times that they measured, also while they run."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._codes: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._lines())
+
+    def ended(self, code: int) -> None:
+        """A repeat is over."""
+        self._codes.append(code)
+
+    def promises(self) -> Promises:
+        """All of it so far."""
+        times = tuple(grouped(map(json.loads, self._lines())))
+        return Promises(times=times, sound=bool(self._codes) and not any(self._codes))
+
+    def _lines(self) -> list[str]:
+        text = self.file.read_text() if self.file.exists() else ""
+        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def measure_promises(
+    python: str, repeats: int, chosen: Sequence[str], recorded: Recorded
+) -> Promises:
     """Run the tests that measure promised times, ``repeats`` times in a row.
 
     ``chosen``: files, folders or tests, relative to the checkout; empty: all. Raises BenchError
     when ``python`` has no pytest, or nothing was measured.
     """
     _need_pytest(python)
-    record = scratch / "promises.jsonl"
-    command = [python, "-P", "-m", "pytest", *OPTIONS, f"--promises={record}", *chosen]
+    command = [python, "-P", "-m", "pytest", *OPTIONS, f"--promises={recorded.file}", *chosen]
     codes = []
+    if not chosen:
+        say(f"promises: all of them take about {ALL_MIN:g} minutes a repeat on two cores")
     for number in range(1, repeats + 1):
-        say(f"promises: repeat {number} of {repeats}")
+        began = time.monotonic()
         codes.append(_run(command))
-    lines = record.read_text().splitlines() if record.exists() else []
-    if not lines:
+        recorded.ended(codes[-1])
+        say_round("promises", number, repeats, time.monotonic() - began)
+    if not recorded:
         reason = "no test matches" if NOTHING_SELECTED in codes else "see above"
         raise BenchError(f"no promised time was measured: {reason}")
-    return Promises(times=tuple(grouped(map(json.loads, lines))), sound=not any(codes))
+    return recorded.promises()
 
 
 def _run(command: Sequence[str]) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .base.errors import BenchError
 from .base.report import table
-from .history import run_program
+from .base.rounds import say, say_round
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.layout import Layout
@@ -28,6 +31,8 @@ GPUS = 8  # of each node, with a rank each
 LIMIT_S, LIMIT_MB = 0.3, 100.0
 TIMEOUT_S = 1800.0
 RUN = "live"
+
+Scrape = Mapping[str, float]  # wall_s, cpu_s, bytes, series and peak_mb of one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,27 +56,65 @@ class Scraped:
         return self.cpu_s <= LIMIT_S and self.peak_mb <= LIMIT_MB
 
 
-def measure_scrapes(python: str, *, nodes: int, scrapes: int) -> Scraped:
-    """Fill a home with a live run and scrape it in a process of its own. Raises ``BenchError``."""
+def measure_scrapes(
+    python: str, *, nodes: int, scrapes: int, taken: MutableSequence[Scrape]
+) -> None:
+    """Fill a home with a live run and scrape it in a process of its own: one more in ``taken`` for
+    each scrape, of which the first reads all. Raises ``BenchError``.
+    """
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
         home = Path(scratch, "home")
+        say(f"scrape: making a run on {nodes} nodes")
         in_another_process(partial(fill_run, home, nodes))
         claim_run(home)
-        path = f"{ROOT}:{ROOT / 'scripts'}"
-        argv = [python, "-P", PROGRAM, home, scrapes + 1]
-        output, _ = run_program(argv, {"PYTHONPATH": path}, TIMEOUT_S)
-    answer = json.loads(output)
-    first, *later = answer["wall_s"]
+        argv = [python, "-P", str(PROGRAM), str(home), str(scrapes + 1)]
+        began = time.monotonic()
+        for number, line in enumerate(_lines_of(argv)):
+            taken.append(json.loads(line))
+            say_round("scrape", number, scrapes, time.monotonic() - began)
+            began = time.monotonic()
+
+
+def _lines_of(argv: Sequence[str]) -> Iterator[str]:
+    """What the program prints, as it does. Raises ``BenchError``, also when it takes too long."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            argv, env=environment, cwd="/", text=True, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
+        late = threading.Timer(TIMEOUT_S, process.kill)
+        late.daemon = True
+        late.start()
+        try:
+            assert process.stdout is not None
+            yield from process.stdout
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            late.cancel()
+        if code:
+            errors.seek(0)
+            told = errors.read()[-2000:].decode(errors="replace")
+            raise BenchError(f"{' '.join(argv[:4])} ended with {code}: {told}")
+
+
+def summarize_scrapes(nodes: int, taken: Sequence[Scrape]) -> Scraped:
+    """Medians and extremes; of the first alone where no other one was finished."""
+    last, later = taken[-1], taken[1:] or taken
     return Scraped(
         nodes=nodes,
-        series=answer["series"],
-        bytes=answer["bytes"],
-        first_s=first,
-        median_s=median(later),
-        worst_s=max(later),
-        cpu_s=median(answer["cpu_s"][1:]),
-        peak_mb=answer["peak_mb"],
+        series=int(last["series"]),
+        bytes=int(last["bytes"]),
+        first_s=taken[0]["wall_s"],
+        median_s=median(each["wall_s"] for each in later),
+        worst_s=max(each["wall_s"] for each in later),
+        cpu_s=median(each["cpu_s"] for each in later),
+        peak_mb=last["peak_mb"],
     )
 
 

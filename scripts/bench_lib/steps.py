@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import TYPE_CHECKING
 
 from .base.report import table
-from .base.rounds import say
+from .base.rounds import say, say_round
 from .base.stats import rotated
 
 if TYPE_CHECKING:
@@ -50,15 +50,23 @@ class Steps:
         return self.nodes < LARGE or self.node_ms <= LIMIT_MS
 
 
-def measure_steps(sizes: Sequence[int], repeats: int) -> list[Steps]:
-    """The median of each size, by its time for events; the sizes take turns."""
+def measure_steps(
+    sizes: Sequence[int], repeats: int, taken: MutableMapping[int, list[Steps]]
+) -> None:
+    """Adds one replay of each size to ``taken`` for every round; the sizes take turns."""
     sys.path.insert(0, str(ROOT))
-    taken: dict[int, list[Steps]] = {nodes: [] for nodes in sizes}
     for repeat in range(repeats):
+        began = time.monotonic()
         for nodes in rotated(sizes, repeat):
-            taken[nodes].append(replay_run(nodes))
-            say(f"{nodes} nodes: {taken[nodes][-1].event_us:.0f} us an event")
-    return [_middle(found) for found in taken.values()]
+            steps = replay_run(nodes)
+            taken.setdefault(nodes, []).append(steps)
+            say(f"{nodes} nodes: {steps.event_us:.0f} us an event")
+        say_round("steps", repeat + 1, repeats, time.monotonic() - began)
+
+
+def median_steps(taken: Mapping[int, list[Steps]]) -> list[Steps]:
+    """The median of each size, by its time for events."""
+    return [_middle(taken[nodes]) for nodes in sorted(taken)]
 
 
 def _middle(found: Sequence[Steps]) -> Steps:

@@ -52,12 +52,12 @@ def test_targets_of_held_out_points() -> None:
 
 
 def test_speed_is_judged_by_its_targets() -> None:
-    asked = Plans(what="that asks", with_ms=305.0, without_ms=300.0, repeats=5)
-    offline = Plans(what="offline", with_ms=230.0, without_ms=210.0, repeats=5)
-    speed = Speed(predictions_s=1.0, plans=(asked, offline))
+    asked = Plans(what="that asks", with_ms=[305.0, 306.0, 304.0], without_ms=[300.0] * 3)
+    offline = Plans(what="offline", with_ms=[230.0] * 3, without_ms=[210.0] * 3)
+    speed = Speed(predictions_s=1.0, plans=[asked, offline])
     first, second, third = speed_markdown(speed).splitlines()[2:]
     assert "met" in first
     assert "5.0 ms" in second
     assert "MISSED" in third
     assert not speed.met
-    assert Speed(predictions_s=1.0, plans=(asked,)).met
+    assert Speed(predictions_s=1.0, plans=[asked]).met

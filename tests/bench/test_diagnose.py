@@ -83,4 +83,4 @@ def test_a_wrong_cause_misses_the_target(
 def test_no_corpus_is_no_result(tmp_path: Path) -> None:
     """An empty folder is an error, not a share of nothing."""
     with pytest.raises(BenchError, match="no logs"):
-        verdicts(tmp_path)
+        list(verdicts(tmp_path))

@@ -57,7 +57,8 @@ def test_the_report_has_rates_ratios_and_their_part_of_the_bound() -> None:
 @pytest.mark.timeout(240)
 def test_both_sides_learn_the_same_from_the_same_rows() -> None:
     options = ["--length", "32", "--steps", "4", "--warmup", "1", "--rows", "2", "--profile"]
-    measured = finetune(sys.executable, 1, options)
+    measured: list[dict[str, Any]] = []
+    finetune(sys.executable, 1, options, measured)
     kinds = [record["kind"] for record in measured]
     assert kinds == ["machine", "arithmetic", "profile", "side", "profile", "side", "end"]
     usual, ours = (record for record in measured if record["kind"] == "side")
@@ -72,7 +73,7 @@ def test_both_sides_learn_the_same_from_the_same_rows() -> None:
 
 def test_ranks_that_measure_nothing_are_an_error() -> None:
     with pytest.raises(BenchError, match="no side was measured"):
-        finetune(sys.executable, 1, ["--model", "unknown"])
+        finetune(sys.executable, 1, ["--model", "unknown"], [])
 
 
 LATE = """#!{python}
@@ -96,5 +97,7 @@ def test_a_late_launcher_is_asked_to_end_and_what_it_told_counts(
     program.write_text(text)
     program.chmod(0o700)
     monkeypatch.setattr(bench_lib.finetuning.finetune, "LIMIT_S", 3)
-    assert finetune(str(program), 1, []) == [record]
+    measured: list[dict[str, Any]] = []
+    finetune(str(program), 1, [], measured)
+    assert measured == [record]
     assert ended.exists()

@@ -55,3 +55,25 @@ def _wait_for_hosts(folder: Path, bench: subprocess.Popen[str]) -> list[Process]
             return find_processes(json.loads(state.read_text()))
         time.sleep(0.02)
     raise AssertionError("no hosts came up")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_finished_rounds_are_reported(tmp_path: Path, number: signal.Signals) -> None:
+    """Of a benchmark that was stopped later; it had said how long the rest would take."""
+    argv = [sys.executable, str(PROGRAM), "steps", "--nodes", "20", "--repeats", "1000"]
+    argv += ["--json", str(tmp_path / "out.json")]
+    bench = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert bench.stderr is not None
+        told = next(line for line in bench.stderr if "round 2 of 1000" in line)
+        bench.send_signal(number)
+        stdout, stderr = communicate(bench, DEADLINE_S)
+    finally:
+        bench.kill()
+        wait_for_exit(bench, DEADLINE_S)
+
+    assert bench.returncode == 128 + number, stderr
+    assert "s for the other 998" in told
+    assert "| 20 " in stdout
+    assert json.loads((tmp_path / "out.json").read_text())["steps"][0]["nodes"] == 20

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from bench_lib.base.errors import BenchError
-from bench_lib.promises import Promises, grouped, measure_promises, promises_markdown
+from bench_lib.promises import Promises, Recorded, grouped, measure_promises, promises_markdown
 
 TEST = "tests/hosts/faults/test_failures.py::test_a_killed_rank"
 SHORT = "test_a_killed_supervisor_is_named"
@@ -46,12 +47,27 @@ def test_a_test_that_measures_is_run_and_recorded(tmp_path: Path) -> None:
     """Only those that measure are selected; without any there is no verdict."""
     file = "tests/engine/run/test_faults.py"
 
-    found = measure_promises(sys.executable, 1, [f"{file}::{SHORT}"], tmp_path)
+    found = measure_promises(sys.executable, 1, [f"{file}::{SHORT}"], Recorded(tmp_path / "times"))
 
     assert found.sound
     assert [(time.what, time.promised_s, len(time.seconds)) for time in found.times] == [
         ("killed supervisor: run over", 20.0, 1)
     ]
-    (tmp_path / "other").mkdir()
+    nothing = Recorded(tmp_path / "other")
     with pytest.raises(BenchError, match="no test matches"):
-        measure_promises(sys.executable, 1, ["tests/bench/test_stats.py"], tmp_path / "other")
+        measure_promises(sys.executable, 1, ["tests/bench/test_stats.py"], nothing)
+
+
+def test_what_was_recorded_counts_before_the_tests_have_ended(tmp_path: Path) -> None:
+    """A stop in the middle loses the test that ran, and a line that was not ended; nothing is sound
+    before a repeat was passed.
+    """
+    recorded = Recorded(tmp_path / "times")
+    assert not recorded
+    line = {"what": "named", "promised_s": 5.0, "seconds": 0.2, "test": "t"}
+    recorded.file.write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
+
+    assert [time.seconds for time in recorded.promises().times] == [(0.2,)]
+    assert not recorded.promises().sound
+    recorded.ended(0)
+    assert recorded.promises().sound

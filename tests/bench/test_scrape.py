@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench_lib.scrape import GPUS, RUN, Scraped, advance_run, claim_run, fill_run, scrape_markdown
+import pytest
+from bench_lib.scrape import (
+    GPUS,
+    RUN,
+    Scraped,
+    advance_run,
+    claim_run,
+    fill_run,
+    measure_scrapes,
+    scrape_markdown,
+    summarize_scrapes,
+)
 
 from orchestrator.adapters.monitoring.monitor import Monitor
 from orchestrator.adapters.store.layout import Layout
@@ -37,3 +50,16 @@ def test_a_missed_target_is_said() -> None:
     assert "| met" in scrape_markdown(met)
     assert "MISSED" in scrape_markdown(replace(met, peak_mb=101))
     assert "MISSED" in scrape_markdown(replace(met, cpu_s=0.31))
+
+
+@pytest.mark.processes
+def test_each_scrape_counts_when_it_is_over() -> None:
+    """The first one alone is a report, too."""
+    taken: list[Mapping[str, float]] = []
+    measure_scrapes(sys.executable, nodes=2, scrapes=2, taken=taken)
+
+    assert len(taken) == 3
+    whole, cut = summarize_scrapes(2, taken), summarize_scrapes(2, taken[:1])
+    assert min(whole.series, cut.series) > 2 * GPUS
+    assert cut.median_s == cut.first_s == whole.first_s
+    assert scrape_markdown(cut)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.cache import inventories
+from orchestrator.adapters.cache import validated_files
 from orchestrator.adapters.cache.inventories import Inventories
 from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.core.base.command import Secret
@@ -64,7 +64,7 @@ def test_whatever_decides_the_result_is_part_of_the_key(
     assert other.nodes[0].ssh.identity_file == "/home/you/.ssh/id_lab"
     load(tmp_path, folder="/elsewhere")
     load(tmp_path, TEXT + b"\n# a comment\n")
-    monkeypatch.setattr(inventories, "code_stamp", lambda _: [["changed", 1, 2]])
+    monkeypatch.setattr(validated_files, "code_stamp", lambda _: [["changed", 1, 2]])
     load(tmp_path)
     assert len(reads) == 5
 

@@ -18,7 +18,7 @@ from orchestrator.core.model.inventory import Cluster, GpuSpec
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.verdict.result import MetricResult, Result, Status
-from orchestrator.parsing.inputs.workloads.workload_file import make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
 
 SETTINGS = ("preset=qwen2-7b", "steps=100")
 

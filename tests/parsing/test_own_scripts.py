@@ -10,10 +10,7 @@ from orchestrator.core.model.workload import (
     Per,
 )
 from orchestrator.parsing.inputs.workloads.command_line import python_call
-from orchestrator.parsing.inputs.workloads.workload_file import (
-    python_job,
-    script_job,
-)
+from orchestrator.parsing.inputs.workloads.jobs import python_job, script_job
 
 
 def test_a_python_script_is_an_entry() -> None:

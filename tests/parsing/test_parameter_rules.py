@@ -7,7 +7,8 @@ import pytest
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.parameter_conflicts import condition_holds
 from orchestrator.core.model.workload import Condition, ParameterRule, Workload
-from orchestrator.parsing.inputs.workloads.workload_file import load_workload, make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 
 TEXT = """
 name: demo

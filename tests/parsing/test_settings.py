@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.parsing.inputs.workloads.workload_file import (
-    load_workload,
-    make_job,
-)
+from orchestrator.parsing.inputs.workloads.jobs import make_job
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.parsing.demo_workload import TEXT, demo, refusal
 
 

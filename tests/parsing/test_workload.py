@@ -12,11 +12,8 @@ from orchestrator.core.model.workload import (
     SampleSource,
     Shape,
 )
-from orchestrator.parsing.inputs.workloads.workload_file import (
-    load_terms,
-    load_workload,
-    make_job,
-)
+from orchestrator.parsing.inputs.workloads.jobs import load_terms, make_job
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.parsing.demo_workload import TEXT, demo, refusal
 
 DIVISIBLE = """

@@ -225,7 +225,7 @@ class FakeSnapshot:
     """Code of a single file, as ``Snapshot`` shows it."""
 
     digest = CODE
-    bases: tuple[str, ...] = ()
+    offer: ClassVar[Mapping[str, object]] = {"digest": CODE, "bases": []}
     packed_manifest = zlib.compress(b"manifest")
 
     def __init__(self) -> None:

@@ -18,7 +18,8 @@ from finetune.base.settings import Settings
 from mlperf.parameters import Parameters
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.workload import Workload
-from orchestrator.parsing.inputs.workloads.workload_file import load_workload, make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from tests.workloads.conftest import (
     WORKLOADS,
     acceptance_workload,

@@ -23,7 +23,7 @@ from orchestrate_models.weights import random_slices
 from orchestrator.adapters.catalog.catalog import Catalog
 from orchestrator.cli.load_request import assume_plan
 from orchestrator.core.model.request import RunRequest
-from orchestrator.parsing.inputs.workloads.workload_file import make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
 from tests.architecture.source import ROOT
 
 CPU = torch.device("cpu")

@@ -21,8 +21,8 @@ from orchestrator.adapters.store.data_set import sample_set
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.parameter_conflicts import find_contradictions
 from orchestrator.core.model.workload import Parameter, ParameterType, Workload
+from orchestrator.parsing.inputs.workloads.jobs import make_job
 from orchestrator.parsing.inputs.workloads.parameters import parse_value
-from orchestrator.parsing.inputs.workloads.workload_file import make_job
 from serve.run import Settings as ServeSettings
 from tests.workloads.conftest import (
     acceptance_workload,

@@ -20,7 +20,7 @@ from gpu_check_lib.serving_load import (
 from gpu_check_lib.side_by_side import EngineProcess, compare_engines
 
 from orchestrator.parsing.inputs.inventory_file import load_cluster
-from orchestrator.parsing.inputs.workloads.workload_file import make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
 from tests.workloads.conftest import bundled_workload
 
 SUBJECTS = ("loadtest", "mlperf", "cross_check")

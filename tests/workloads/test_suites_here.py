@@ -6,7 +6,7 @@ import pytest
 
 from loadtest.judge.backlog import Backlog
 from orchestrator.adapters.catalog.catalog import Catalog
-from orchestrator.parsing.inputs.workloads.workload_file import make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
 from tests.architecture.source import ROOT
 from tests.workloads.test_loadtest_saturation import request
 

@@ -17,13 +17,14 @@ import itertools
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Self
 
 from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame, encode_frame
 from orchestrator.adapters.agent_client.greeting import Hello, read_frame_line, start_agent
 from orchestrator.adapters.agent_client.package import start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec
@@ -105,6 +106,7 @@ class AgentChannel:
     def __init__(self, node: str, process: Process) -> None:
         self.node = node
         self.hello: Hello
+        self.offered: Mapping[str, Any] = {}
         self._process = process
         self._ids = map(str, itertools.count(1))
         self._pending: dict[str, asyncio.Future[Reply]] = {}
@@ -117,8 +119,19 @@ class AgentChannel:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, transport: Transport, spec: NodeSpec, *, timeout_s: float) -> Self:
-        """Start the agent on ``spec``'s node and wait for its hello."""
+    async def open(
+        cls,
+        transport: Transport,
+        spec: NodeSpec,
+        *,
+        timeout_s: float,
+        offer: Mapping[str, object] | None = None,
+    ) -> Self:
+        """Start the agent on ``spec``'s node and wait for its hello.
+
+        ``offer`` is of a snapshot, and answered in ``offered``; of one that the node is known to
+        have, that is all: the channel is lost.
+        """
         process: Process | None = None
         try:
             async with asyncio.timeout(timeout_s):
@@ -127,7 +140,12 @@ class AgentChannel:
                 )
                 channel = cls(spec.name, process)
                 channel._tasks.append(asyncio.create_task(channel._keep_stderr()))
-                channel.hello = await start_agent(process, spec, channel._last_words)
+                hello = await start_agent(process, spec, channel._last_words, offer)
+                if hello is None:
+                    channel.offered = {**(offer or {}), "have": True}
+                    channel._lose("the node has what was offered")
+                    return channel
+                channel.hello, channel.offered = hello, hello.offered
                 channel._tasks.append(asyncio.create_task(channel._read()))
                 channel._tasks.append(asyncio.create_task(channel._ping()))
                 return channel

@@ -66,8 +66,17 @@ class OwnedChannel(AgentChannel):
         await self.transport.close()
 
 
-async def connect_agent(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: float) -> OwnedChannel:
-    """Connect to the node and start the agent there, within ``timeout_s`` in all."""
+async def connect_agent(
+    spec: NodeSpec,
+    *,
+    limits: ConnectLimits,
+    timeout_s: float,
+    offer: Mapping[str, object] | None = None,
+) -> OwnedChannel:
+    """Connect to the node and start the agent there, within ``timeout_s`` in all.
+
+    ``offer``: of a snapshot; see ``AgentChannel.open``.
+    """
     limits = replace(limits, connect_timeout_s=min(timeout_s, limits.connect_timeout_s))
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -75,7 +84,7 @@ async def connect_agent(spec: NodeSpec, *, limits: ConnectLimits, timeout_s: flo
         transport = await open_transport(spec, limits=limits)
         try:
             left_s = deadline - loop.time()
-            channel = await OwnedChannel.open(transport, spec, timeout_s=left_s)
+            channel = await OwnedChannel.open(transport, spec, timeout_s=left_s, offer=offer)
         except BaseException:
             await transport.close()
             raise

@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import field
+from typing import Any, NoReturn
 
 from orchestrator.adapters.agent_client.frames import MAX_FRAME_BYTES, BadFrame, decode_frame
 from orchestrator.adapters.agent_client.package import agent_package
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec
@@ -33,24 +34,34 @@ class Hello:
     hostname: str
     home: str
     workdir: str
+    offered: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def start_agent(process: Process, spec: NodeSpec, last_words: Callable[[], str]) -> Hello:
+async def start_agent(
+    process: Process,
+    spec: NodeSpec,
+    last_words: Callable[[], str],
+    offer: Mapping[str, object] | None = None,
+) -> Hello | None:
     """Send the bootstrap, and the agent if the node lacks it; wait for the hello.
 
-    ``last_words`` is what the process wrote to its standard error last. Raises
+    ``last_words`` is what the process wrote to its standard error last. ``offer`` is of a snapshot,
+    and answered in ``Hello.offered``; None if the node has it: its agent has ended then. Raises
     :class:`PreflightError` with the reason. The caller sets the deadline.
     """
     nonce = secrets.token_hex(16)
     try:
-        await process.write(agent_package().greeting(nonce, spec.workdir))
+        await process.write(agent_package().greeting(nonce, spec.workdir, offer=offer))
         status = await read_status(process, nonce)
         if status == "need":
             with suppress(ChannelClosed):  # it may have refused meanwhile, and left
                 await process.write(agent_package().parcel())
         elif status != "have":
             raise_not_started(spec, status.removeprefix("refused "))
-        return _parse_hello(decode_frame(await _first_frame(process, spec, nonce)), nonce)
+        frame = decode_frame(await _first_frame(process, spec, nonce))
+        if offer is not None and frame == {"digest": offer["digest"], "have": True}:
+            return None
+        return _parse_hello(frame, nonce)
     except (ChannelClosed, EOFError):
         outcome = await process.wait(END_S)
         raise_not_started(spec, f"{spec.python.base} {describe_outcome(outcome)}: {last_words()}")
@@ -100,7 +111,8 @@ def _parse_hello(frame: Mapping[str, object], nonce: str) -> Hello:
         if not isinstance(text, str):
             raise BadFrame(f"a hello without {name}")
         texts[name] = text[:MAX_TEXT]
-    return Hello(pid=pid, **texts)
+    offered = frame.get("offered")
+    return Hello(pid=pid, **texts, offered=offered if isinstance(offered, dict) else {})
 
 
 def raise_not_started(spec: NodeSpec, why: str) -> NoReturn:

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame
@@ -18,6 +17,7 @@ from orchestrator.adapters.agent_client.greeting import (
 )
 from orchestrator.adapters.agent_client.package import agent_package, start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec
@@ -64,7 +64,7 @@ async def _converse(
     process: Process, spec: NodeSpec, request: Mapping[str, object], wall: Callable[[], float]
 ) -> Glance:
     nonce = secrets.token_hex(16)
-    await process.write(agent_package().greeting(nonce, spec.workdir, request))
+    await process.write(agent_package().greeting(nonce, spec.workdir, glance=request))
     status = await read_status(process, nonce)
     if status == "need":
         with suppress(ChannelClosed):  # it may have refused meanwhile, and left

@@ -9,12 +9,12 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from orchestrator import node_agent
 from orchestrator.core.base.command import Command
+from orchestrator.core.base.dataclass import dataclass
 
 NODE_AGENT = Path(node_agent.__file__).parent
 TEXTS = ("stage0", "base/bootstrap")  # these also travel as they are, ahead of the zip
@@ -34,12 +34,21 @@ class AgentPackage:
     bootstrap: bytes
 
     def greeting(
-        self, nonce: str, workdir: str, glance: Mapping[str, object] | None = None
+        self,
+        nonce: str,
+        workdir: str,
+        *,
+        glance: Mapping[str, object] | None = None,
+        offer: Mapping[str, object] | None = None,
     ) -> bytes:
-        """What to write first. With ``glance`` the node answers that request and ends."""
+        """What to write first. With ``glance`` the node answers that request and ends; with
+        ``offer`` it does if it has that snapshot, and says in its hello what it lacks if not.
+        """
         header: dict[str, object] = {"nonce": nonce, "digest": self.digest, "workdir": workdir}
         if glance is not None:
             header["glance"] = dict(glance)
+        if offer is not None:
+            header["offer"] = dict(offer)
         # The header is a literal of Python: ASCII, and in one line.
         return b"%d\n%s%s\n" % (len(self.first), self.first, ascii(header).encode())
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.adapters.cache.inventories import Inventories
+from orchestrator.adapters.cache.validated_files import ValidatedFiles
 from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.core.base.suggest import did_you_mean
@@ -102,24 +103,44 @@ class Catalog:
         return inventories.load(read_bounded(path), _shown(path), folder=folder, environ=environ)
 
     def read_workload(self, path: Path) -> Workload:
-        # Here, as below: commands that only need nodes start sooner without it.
-        from orchestrator.parsing.inputs.workloads.workload_file import load_workload
+        from orchestrator.core.model.workload import Workload
 
-        return load_workload(read_bounded(path), _shown(path), str(path.absolute().parent))
+        data, source, folder = read_bounded(path), _shown(path), str(path.absolute().parent)
+
+        def read() -> Workload:
+            # Here, as below: commands that only need nodes start sooner without it.
+            from orchestrator.parsing.inputs.workloads.workload_file import load_workload
+
+            return load_workload(data, source, folder)
+
+        return self._validated.load(
+            Workload, data, read, names={"source": source, "folder": folder}
+        )
 
     def prices(self, name: str) -> Prices:
         """The price list that ``name`` or path stands for.
 
         Raises :class:`UsageError` for an unknown name (with the nearest) or an invalid file.
         """
-        from orchestrator.parsing.inputs.price_file import load_prices
+        from orchestrator.core.model.prices import Prices
 
         entries = self._entries("prices", _yaml_stem)
         path = Path(name).expanduser() if _is_path(name) else self._find("prices", name, entries)
+
+        def read() -> Prices:
+            from orchestrator.parsing.inputs.price_file import load_prices
+
+            return load_prices(data, source)
+
         try:
-            return load_prices(read_bounded(path), _shown(path))
+            data, source = read_bounded(path), _shown(path)
+            return self._validated.load(Prices, data, read, names={"source": source})
         except UsageError as error:
             raise _price_error(error) from None
+
+    @property
+    def _validated(self) -> ValidatedFiles:
+        return ValidatedFiles(Layout.from_environment(self.environ).validated)
 
     def find_suite(self, name: str) -> Path:
         if _is_path(name):

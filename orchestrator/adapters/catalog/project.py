@@ -38,7 +38,7 @@ def open_script(
     is outside ``workdir``.
     """
     from orchestrator.parsing.inputs.workloads.command_line import python_call
-    from orchestrator.parsing.inputs.workloads.workload_file import python_job, script_job
+    from orchestrator.parsing.inputs.workloads.jobs import python_job, script_job
 
     call = python_call(words) if words and words[0] else None
     script = _script_path(words, cwd) if call is None else _python_script(call, cwd)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.adapters.costs.predict_run import predict_plan
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.model.inventory import Cluster
@@ -53,7 +53,7 @@ def _seconds(advice: ClusterAdvice) -> float:
 
 def _job(files: CostFiles, workload: str, model: str, settings: Sequence[str]) -> Job:
     """The workload with the preset of the model's name, if it has one, and with this model."""
-    from orchestrator.parsing.inputs.workloads.workload_file import make_job
+    from orchestrator.parsing.inputs.workloads.jobs import make_job
 
     found = files.catalog.workload(workload)
     if found.training is None:

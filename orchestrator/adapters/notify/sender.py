@@ -6,7 +6,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.adapters.notify.deliver import NotDelivered, deliver
@@ -14,6 +14,7 @@ from orchestrator.adapters.notify.notice import Notice, Occasion
 from orchestrator.adapters.notify.outbox import Say, outbox_folder, read_targets
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget
 
 ATTEMPTS = 4

@@ -4,7 +4,8 @@
 
     history.sqlite (also -wal, -shm)
     page.log
-    cache/snapshots/ cache/fabric/ cache/inventories/ cache/costs/ cache/ssh/ examinations/
+    cache/snapshots/ cache/fabric/ cache/inventories/ cache/validated/ cache/costs/ cache/ssh/
+    examinations/
     suites/<run-id>/                           adapters/suite/suite_folder.py: runs of suites
     runs/<run-id>/
         request.json invocation.json plan.json journal.jsonl metrics.jsonl progress.json
@@ -26,11 +27,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.core.base.dataclass import dataclass
 
 # Patterns; commands that need none of them do not compile them.
 _RUN_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -276,6 +277,11 @@ class Layout:
     def inventories(self) -> Path:
         """Inventories as they were validated."""
         return self.home / "cache" / "inventories"
+
+    @property
+    def validated(self) -> Path:
+        """Workloads and price lists as they were validated."""
+        return self.home / "cache" / "validated"
 
     @property
     def ssh_answers(self) -> Path:

@@ -6,10 +6,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import Curve
 from orchestrator.core.run.kit_reports import Reported
 

@@ -10,9 +10,9 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from orchestrator.adapters.sync.digest_index import MAX_BASES, KeptManifests, TreeIndex
 from orchestrator.adapters.sync.file_digests import digests_of_files, files_changed_error
@@ -22,6 +22,7 @@ from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import Contents
 from orchestrator.adapters.sync.skip_report import Skipped
 from orchestrator.adapters.sync.turns import Turns
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.manifest import (
     DIGEST_BYTES,
@@ -123,6 +124,12 @@ class Snapshot:
         if digest_of(manifest.encode()) != self.digest:
             raise files_changed_error(self._listing.parts[0].folder)
         return manifest
+
+    @property
+    def offer(self) -> dict[str, Any]:
+        """What a node is asked. ``copied``: this code only runs in copies of it."""
+        copied = {"copied": True} if self._kept is not None else {}
+        return {"digest": self.digest, "bases": list(self.bases), **copied}
 
     @property
     def paths(self) -> Sequence[str]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.adapters.sync.ignore_file import IgnoreRule, RuleList, named_rules, read_rules
+from orchestrator.core.base.dataclass import dataclass
 
 IGNORE_FILE = ".orchestrateignore"
 OWN_FILES = "files of orchestrate itself"

@@ -13,7 +13,6 @@ import binascii
 import zlib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.agent_client.channel import AgentError
@@ -22,6 +21,7 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.file_digests import digest_of_file, files_changed_error
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import ContentChanged, Contents, Pack
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 from orchestrator.core.base.manifest import is_digest
 
@@ -42,16 +42,22 @@ class Sent:
 
 
 async def push_snapshot(
-    channel: Requests, snapshot: Snapshot, *, timeout_s: float, check: bool = False
+    channel: Requests,
+    snapshot: Snapshot,
+    *,
+    timeout_s: float,
+    check: bool = False,
+    offered: Mapping[str, Any] | None = None,
 ) -> Sent:
     """Return when the node holds ``snapshot`` completely. ``timeout_s`` bounds the whole.
 
-    ``check`` has the node look at each file of a snapshot it already holds. Raises what
+    ``check`` has the node look at each file of a snapshot it already holds. ``offered``: what it
+    has answered to ``snapshot.offer`` already, if anything. Raises what
     ``channel.request`` raises, ``DeadlineError``, and ``PreflightError`` when files changed
     meanwhile, the node answers nonsense, or it does not keep what it was sent. Whatever arrived is
     kept there: calling again goes on.
     """
-    return await _Push(channel, snapshot, timeout_s).run(check)
+    return await _Push(channel, snapshot, timeout_s).run(check, offered or {})
 
 
 class _Push:
@@ -63,9 +69,11 @@ class _Push:
         self._files = 0
         self._bytes = 0
 
-    async def run(self, check: bool) -> Sent:
-        asked = {"bases": list(self._snapshot.bases), **({"check": True} if check else {})}
-        fields = await self._request("offer", asked)
+    async def run(self, check: bool, offered: Mapping[str, Any]) -> Sent:
+        asked = {**self._snapshot.offer, **({"check": True} if check else {})}
+        fields = offered
+        if fields.get("digest") != self._snapshot.digest:
+            fields = await self._request("offer", asked)
         if fields.get("have") is not True:
             wait_s = (self._deadline - asyncio.get_running_loop().time()) / 2
             async with self._snapshot.turns.take(fields.get("store"), wait_s) as waited:
@@ -95,7 +103,7 @@ class _Push:
 
     async def _send_whole(self) -> None:
         packed = await asyncio.to_thread(lambda: self._snapshot.packed_manifest)
-        fields = await self._request("offer", {"bases": list(self._snapshot.bases)}, packed)
+        fields = await self._request("offer", self._snapshot.offer, packed)
         if fields.get("have") is not True:
             await self._send_missing(self._snapshot.contents, fields, {})
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from orchestrator.core.base.dataclass import dataclass
 
 MASK = "***"
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from orchestrator.core.base.dataclass import dataclass
 
 MAX_NAMES = 10_000
 MAX_NAME_LENGTH = 253

@@ -87,3 +87,20 @@ def did_you_mean_run(name: str, newest_first: Sequence[str]) -> str:
 def _first_names(names: Sequence[str], shown: int) -> str:
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f", and {more} more" if more > 0 else "")
+
+
+def describe_value(value: object) -> str:
+    """A short name for a plain value, for error messages."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value if len(value) <= 60 else value[:57] + '...'!r}"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.workload import Direction
 
 

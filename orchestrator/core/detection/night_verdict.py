@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.detection.maximum_null import MIN_NIGHTS
 from orchestrator.core.detection.night_series import (
     Acknowledgement,

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
+
+from orchestrator.core.base.dataclass import dataclass
 
 LAGS = 6
 LAG_WEIGHTS = tuple(0.8**lag for lag in range(LAGS))  # near nights say more of the decay

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Outcome
 from orchestrator.core.base.wire_names import wire
 

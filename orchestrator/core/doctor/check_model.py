@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.fabric.fabric_verdict import FabricVerdict
 from orchestrator.core.model.facts import Facts, Gpu, Hca, Xid

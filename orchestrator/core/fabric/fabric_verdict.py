@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from orchestrator.core.base.dataclass import dataclass
 
 # (from, to): two nodes, and the direction in which the first packet goes.
 Link = tuple[str, str]

@@ -10,9 +10,10 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.kubernetes.manifests import QUEUE_LABEL
 from orchestrator.core.kubernetes.pod_template import GPU_RESOURCE, SWEEP_S, network_fields
 from orchestrator.core.kubernetes.settings import PodSettings

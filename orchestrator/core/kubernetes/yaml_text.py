@@ -10,7 +10,8 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from orchestrator.core.base.dataclass import dataclass
 
 WIDTH = 110
 # Not numbers, dates, or words that YAML 1.1 reads as something else.

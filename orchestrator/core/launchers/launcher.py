@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from orchestrator.core.base.command import Text
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.launchers.launcher_error import LauncherError
 from orchestrator.core.launchers.launcher_option import LauncherOption
 from orchestrator.core.launchers.scheduler import Scheduler

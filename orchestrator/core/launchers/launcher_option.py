@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from orchestrator.core.base.dataclass import dataclass
 
 # The values that were given, and the environment of the command, as words for the launcher.
 PassOn = Callable[[Sequence[str], Mapping[str, str]], tuple[str, ...]]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_figure, format_number
 from orchestrator.core.history.comparing import (
     ComparisonRules,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 

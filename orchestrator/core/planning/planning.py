@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from orchestrator.core import launchers, tuning
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.containers.containing import container_interpreter, different_images
 from orchestrator.core.launchers import LAUNCHERS, Launcher, choose_launcher, typed
@@ -357,12 +358,11 @@ def _proves_fabric(world: PlannedWorld) -> bool:
     identities = {str(place.spec.env.get("NCCL_HOSTID", "")) for place in world.places}
     distinct = len(identities) == len(world.places)
     together = same_machine(list(world.findings.values())) and not distinct
-    has_torch = _has_torch(world.findings.values()) is True
     return (
         world.meets
         and len(world.places) > 1
         and not together
-        and has_torch
+        and _has_torch(world.findings.values()) is True
         and world.request.fabric_probe
         and not any(place.spec.container for place in world.places)
         and _holds_nodes(world)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.sample_protocol import Ready, RecordRead
 
 IDENTITY_SHOWN = 16

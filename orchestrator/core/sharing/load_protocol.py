@@ -5,7 +5,8 @@ samples are numbered from 0 in the order in which they are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from orchestrator.core.base.dataclass import dataclass
 
 # ---- what happened ------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from orchestrator.adapters.sync.code_snapshot import take_snapshot, workload_par
 from orchestrator.core.model.inventory import Cluster, NodeSpec, PythonKind, PythonSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.engine.drills.stage import Setting
-from orchestrator.parsing.inputs.workloads.workload_file import load_workload, make_job
+from orchestrator.parsing.inputs.workloads.jobs import make_job
+from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 
 
 def sleeping_job(layout: Layout, cluster: Cluster) -> Setting:

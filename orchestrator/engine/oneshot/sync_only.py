@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from orchestrator.adapters.agent_client.connect_agent import connect_agent
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.push import Sent, push_snapshot
+from orchestrator.adapters.transport.transport import ConnectLimits
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Budgets
-from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.clock import Clock, SystemClock
 
 
@@ -48,9 +50,23 @@ async def _bring(
     sent = Sent()
     error: OrchestrateError | None = None
     try:
-        async with node_link(spec, budgets) as link:
-            channel = await link.open(budgets.connect_s)
-            sent = await push_snapshot(channel, snapshot, timeout_s=budgets.sync_s, check=check)
+        channel = await connect_agent(
+            spec,
+            limits=ConnectLimits(),
+            timeout_s=budgets.connect_s,
+            offer=None if check else snapshot.offer,
+        )
+        try:
+            sent = await push_snapshot(
+                channel,
+                snapshot,
+                timeout_s=budgets.sync_s,
+                check=check,
+                offered=channel.offered,
+            )
+        finally:
+            with contextlib.suppress(OSError, OrchestrateError):
+                await channel.close()
     except OrchestrateError as failed:
         error = failed
     except TimeoutError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.core.sharing.sample_protocol import LeaseAck

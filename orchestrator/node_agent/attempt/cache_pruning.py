@@ -9,7 +9,7 @@ import time
 from orchestrator.node_agent.attempt.supervisor_state import supervisor_state
 from orchestrator.node_agent.base.node_layout import AGENT, TRASH, NodeLayout
 from orchestrator.node_agent.base.wire import read_field
-from orchestrator.node_agent.code.shared_folders import shared_with
+from orchestrator.node_agent.code.complete_snapshots import shared_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

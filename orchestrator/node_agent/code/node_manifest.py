@@ -11,6 +11,7 @@ import re
 import zlib
 
 from orchestrator.node_agent.base.agent_errors import AgentFault, shorten_value
+from orchestrator.node_agent.code.complete_snapshots import RESERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ MAX_PATH_BYTES = 2048
 MAX_PART_BYTES = 255
 MAX_TOTAL_BYTES = 1 << 40
 MAX_MANIFEST_BYTES = 128 * 1024 * 1024
-RESERVED = ".orchestrate"
 KIT_FOLDER = ".orchestrate/kit/"
 
 _DIGEST = re.compile(r"[0-9a-f]{40}\Z")

@@ -13,29 +13,18 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.node_agent.base.node_layout import DIGEST
-from orchestrator.node_agent.code.node_manifest import RESERVED, folders_of
+from orchestrator.node_agent.code.complete_snapshots import RESERVED
+from orchestrator.node_agent.code.node_manifest import folders_of
 from orchestrator.node_agent.code.snapshot_dir import is_shared, link_or_copy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-SHARES = "shares"
 # Few files are linked as quickly as they are told apart by folders.
 SHARE_FROM = 512
 # With more, finding out whether all are there would cost what sharing saves.
 MAX_SHARES = 8
-MAX_SHARES_BYTES = 4096
-
-
-def shared_with(root: str) -> list[str]:
-    """The digests of the snapshots that the one at ``root`` shares folders with."""
-    try:
-        with open(os.path.join(root, RESERVED, SHARES), encoding="ascii") as file:
-            return [name for name in file.read(MAX_SHARES_BYTES).split() if DIGEST.match(name)]
-    except (OSError, ValueError):
-        return []
 
 
 class TakeOver:

@@ -30,7 +30,8 @@ from contextlib import contextmanager
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten_value
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock_file
 from orchestrator.node_agent.base.wire import read_field
-from orchestrator.node_agent.code.node_manifest import RESERVED, NodeManifest, read_manifest
+from orchestrator.node_agent.code.complete_snapshots import RESERVED, marker, own_file
+from orchestrator.node_agent.code.node_manifest import NodeManifest, read_manifest
 from orchestrator.node_agent.code.snapshot_dir import Tree
 from orchestrator.node_agent.code.snapshot_marks import (
     ADDED,
@@ -38,8 +39,6 @@ from orchestrator.node_agent.code.snapshot_marks import (
     is_believed,
     manifest_bytes,
     mark_verified,
-    marker,
-    own_file,
     store_name,
     unmark,
     write_own,
@@ -73,7 +72,9 @@ def offer_snapshot(
     digest: str,
     manifest: bytes = b"",
     bases: Sequence[str] = (),
+    *,
     check: bool = False,
+    copied: bool = False,
 ) -> dict[str, Any]:
     """Whether the snapshot is here, and if not, what it lacks.
 
@@ -85,13 +86,14 @@ def offer_snapshot(
     zlib and base64.
 
     A complete snapshot answers in constant time; ``check`` looks at each of its files (``lstat``),
-    as is always done for root's small ones, which jobs may have edited. Raises :class:`AgentFault`.
+    as is always done for root's small ones, which jobs may have edited, but for those that only run
+    in copies (``copied``). Raises :class:`AgentFault`.
     """
     with working_on(layout, digest):
-        if _is_complete(layout, digest, check):
+        if _is_complete(layout, digest, check, copied):
             return {"have": True, "digest": digest}
         if not manifest:
-            base = usable_base(layout, bases)
+            base = usable_base(layout, bases, copied)
             return {"have": False, "digest": digest, "base": base, "store": store_name(layout)}
         wanted = read_manifest(manifest, digest)
         tree = _begin(layout, digest, wanted)
@@ -167,8 +169,8 @@ def _disk_faults(layout: NodeLayout) -> Iterator[None]:
         raise AgentFault(SYSTEM, f"the snapshot cannot be kept: {error}") from error
 
 
-def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
-    if is_believed(layout, digest, check):
+def _is_complete(layout: NodeLayout, digest: str, check: bool, copied: bool) -> bool:
+    if is_believed(layout, digest, check, copied):
         return True
     root = layout.snapshot(digest)
     if not os.path.isdir(root):
@@ -185,10 +187,10 @@ def _is_complete(layout: NodeLayout, digest: str, check: bool) -> bool:
     return True
 
 
-def usable_base(layout: NodeLayout, bases: Sequence[str]) -> str:
+def usable_base(layout: NodeLayout, bases: Sequence[str], copied: bool) -> str:
     """The first of ``bases`` that is here and complete; ``""`` if none is."""
     known = (check_name(base, "digest", DIGEST) for base in bases[:MAX_BASES])
-    return next((base for base in known if is_believed(layout, base)), "")
+    return next((base for base in known if is_believed(layout, base, copied=copied)), "")
 
 
 def _begin(layout: NodeLayout, digest: str, manifest: NodeManifest) -> Tree:

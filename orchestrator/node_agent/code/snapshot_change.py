@@ -11,15 +11,10 @@ from __future__ import annotations
 import os
 
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name
+from orchestrator.node_agent.code.complete_snapshots import SHARES, marker, own_file, shared_with
 from orchestrator.node_agent.code.manifest_change import ManifestChange, split_rows
 from orchestrator.node_agent.code.node_manifest import NodeManifest
-from orchestrator.node_agent.code.shared_folders import (
-    MAX_SHARES,
-    SHARE_FROM,
-    SHARES,
-    TakeOver,
-    shared_with,
-)
+from orchestrator.node_agent.code.shared_folders import MAX_SHARES, SHARE_FROM, TakeOver
 from orchestrator.node_agent.code.snapshot import (
     answer,
     check_room,
@@ -33,8 +28,6 @@ from orchestrator.node_agent.code.snapshot_marks import (
     added_bytes,
     is_believed,
     manifest_bytes,
-    marker,
-    own_file,
     write_own,
 )
 

@@ -19,7 +19,8 @@ import os
 import stat
 
 from orchestrator.node_agent.base.agent_errors import DAMAGED, AgentFault
-from orchestrator.node_agent.code.node_manifest import DIGEST_BYTES, RESERVED, digest_of
+from orchestrator.node_agent.code.complete_snapshots import RESERVED
+from orchestrator.node_agent.code.node_manifest import DIGEST_BYTES, digest_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 
 from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name
-from orchestrator.node_agent.code.node_manifest import RESERVED, digest_of
-from orchestrator.node_agent.code.shared_folders import shared_with
+from orchestrator.node_agent.code.complete_snapshots import (
+    NO_BOOT_ID,
+    count_complete,
+    marker,
+    own_file,
+)
+from orchestrator.node_agent.code.node_manifest import digest_of
 from orchestrator.node_agent.code.snapshot_dir import is_sealed
 
 TYPE_CHECKING = False
@@ -20,29 +24,9 @@ FEW_FILES = 4096
 ADDED = "added-"  # what is new after the base that follows, while it is filled
 
 
-@functools.lru_cache(maxsize=1)
-def boot_name() -> str:
-    """The running kernel's id; ``none`` where the kernel has none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return check_name(file.read(64).strip(), "boot id")
-    except OSError:
-        return "none"
-
-
-def marker(root: str, state: str = "verified") -> str:
-    """The file that is there when the snapshot at ``root`` is in this state since this boot."""
-    return own_file(root, f"{state}-{boot_name()}")
-
-
-def own_file(root: str, name: str) -> str:
-    """A file that the node keeps for itself in the snapshot."""
-    return os.path.join(root, RESERVED, name)
-
-
 def mark_verified(root: str) -> None:
     """Nothing is missing. The marker holds how many files there are."""
-    if boot_name() == "none":
+    if marker(root).endswith(f"-{NO_BOOT_ID}"):
         os.sync()
     with open(own_file(root, "manifest"), "rb") as file:
         data = file.read()
@@ -112,21 +96,16 @@ def _name_store(path: str) -> None:
         os.unlink(own)
 
 
-def is_believed(layout: NodeLayout, digest: str, check: bool = False) -> bool:
+def is_believed(layout: NodeLayout, digest: str, check: bool = False, copied: bool = False) -> bool:
     """Whether the snapshot is complete: in constant time; with ``check`` by a look at each of its
-    files, as is always done for root's small ones, which jobs may have edited.
+    files, as is always done for root's small ones, which jobs may have edited, unless all of them
+    ran in copies (``copied``; see ``workcopy.py``).
     """
-    root = layout.snapshot(digest)
-    try:
-        with open(marker(root), encoding="ascii") as file:
-            files = int(file.read(32) or "0")
-        os.utime(root)  # when it was last used, for whoever prunes
-    except (FileNotFoundError, ValueError):
+    files = count_complete(layout.snapshots, check_name(digest, "digest", DIGEST))
+    if files is None:
         return False
-    if not all(os.path.isdir(layout.snapshot(name)) for name in shared_with(root)):
-        return False
-    if check or (os.geteuid() == 0 and files <= FEW_FILES):
-        return _is_untouched(root, digest)
+    if check or (not copied and os.geteuid() == 0 and files <= FEW_FILES):
+        return _is_untouched(layout.snapshot(digest), digest)
     return True
 
 

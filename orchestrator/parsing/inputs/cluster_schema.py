@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from orchestrator.core.base.nodeset import MAX_NAME_LENGTH
+from orchestrator.core.base.suggest import describe_value
 from orchestrator.core.model.inventory import DECLARED_TRANSPORTS
 from orchestrator.parsing.inputs.container_schema import Container
 from orchestrator.parsing.inputs.destinations import (
@@ -24,7 +25,7 @@ from orchestrator.parsing.inputs.destinations import (
     check_node_names,
     check_nodeset,
 )
-from orchestrator.parsing.inputs.validation import Strict, describe_value
+from orchestrator.parsing.inputs.validation import Strict
 
 # Also the second set of controls, and what reorders a line: this text is shown on terminals.
 _CONTROL = re.compile(

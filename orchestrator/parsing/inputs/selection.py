@@ -14,8 +14,9 @@ Coordinators run no rank, so they stay unless they are excluded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import NodeSetError, expand_nodeset, parse_numbers, split_terms
 from orchestrator.core.base.suggest import did_you_mean

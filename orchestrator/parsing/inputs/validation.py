@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import describe_value, did_you_mean
 from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, Path, refuse_input
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -118,23 +118,6 @@ def _explain_error(kind: str, details: ErrorDetails) -> tuple[str, str]:
             "",
         )
     return f"{message}, found {describe_value(value)}", ""
-
-
-def describe_value(value: object) -> str:
-    """A short name for a plain value, for error messages."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return f"the text {value if len(value) <= 60 else value[:57] + '...'!r}"
-        case list():
-            return "a list"
-        case _:
-            return "a mapping"
 
 
 def show_path(path: Path) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from orchestrator.core.base.bounds import Between, Chars, IpAddress, Items, Ours
+from orchestrator.core.base.dataclass import dataclass
 
 R = TypeVar("R")
 Read = Callable[[Any, str], Any]  # (value, where it stands) -> the value as the field takes it
@@ -55,7 +56,7 @@ def read_record(wanted: type[R], data: object, where: str, **ours: Any) -> R:
     return wanted(**values)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Field:
     name: str
     read: Read

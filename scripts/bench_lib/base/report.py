@@ -54,6 +54,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     return {
         "case": target.case,
         "quantity": target.quantity.value,
+        "of": target.of,
         "against": target.against,
         "limit": target.limit,
         "value": verdict.value,
@@ -123,7 +124,8 @@ def _targets(verdicts: Sequence[Verdict]) -> str:
         against = f" of {target.against}" if target.against else ""
         figure = f"{verdict.value:.2f} ({verdict.low:.2f}..{verdict.high:.2f}) {unit}"
         limit = f"<= {target.limit:g} {unit}{against}"
-        rows.append((target.case, target.quantity.value, limit, figure, verdict.word))
+        of = f", {target.of}" if target.of else ""
+        rows.append((target.case, target.quantity.value + of, limit, figure, verdict.word))
     return table(("case", "figure", "target", "measured (rounds)", "verdict"), rows)
 
 

@@ -44,12 +44,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An upper limit for our median in one case: seconds, or a multiple of `against`'s median."""
+    """An upper limit for our median in one case: seconds, or a multiple of `against`'s median.
+
+    `of`: another contender of ours than the one that the scenario judges.
+    """
 
     case: str
     quantity: Quantity
     limit: float
     against: str | None = None
+    of: str | None = None
 
     @property
     def unit(self) -> str:
@@ -95,7 +99,7 @@ def judge(target: Target, samples: Samples, ours: str) -> Verdict:
 
     Raises KeyError when the case or a contender was not measured: missing is never met.
     """
-    own = values(samples[target.case][ours], target.quantity)
+    own = values(samples[target.case][target.of or ours], target.quantity)
     other = [1.0] * len(own)
     if target.against:
         other = values(samples[target.case][target.against], target.quantity)

@@ -7,10 +7,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.base.command import MET, MISSED, Command, write_json
+from bench_lib.base.command import MET, MISSED, Command, reported, write_json
 from bench_lib.base.machine import describe
-from bench_lib.base.rounds import say
-from bench_lib.nights.detection import measure_detection
+from bench_lib.nights.detection import NoiseResult, in_order, measure_detection
 from bench_lib.nights.detection_report import detection_markdown, shortfalls
 from bench_lib.nights.null_table import print_null_table
 
@@ -32,10 +31,17 @@ def run(arguments: argparse.Namespace) -> int:
         print_null_table()
         return MET
     facts = describe(sys.executable, None)
-    found = measure_detection(say, arguments.otava)
-    write_json(arguments.json, facts, **asdict(found))
-    print(detection_markdown(facts, found), end="", flush=True)
-    return MISSED if shortfalls(found.noises) else MET
+    results: list[NoiseResult] = []
+    correlated: dict[str, float] = {}
+
+    def report() -> None:
+        found = in_order(results, correlated)
+        write_json(arguments.json, facts, **asdict(found))
+        print(detection_markdown(facts, found), end="", flush=True)
+
+    with reported(results, report):
+        measure_detection(arguments.otava, results, correlated)
+    return MISSED if shortfalls(results) else MET
 
 
 COMMAND = Command(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench_lib.base.command import MET, MISSED, Command
-from bench_lib.diagnose import as_json, diagnose_markdown, met, verdicts
+from bench_lib.base.command import MET, MISSED, Command, reported
+from bench_lib.diagnose import Verdict, as_json, diagnose_markdown, met, verdicts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Judge each corpus of logs."""
-    cases = verdicts()
-    if arguments.json:
-        arguments.json.write_text(as_json(cases) + "\n")
-    print(diagnose_markdown(cases), end="", flush=True)
+    cases: list[Verdict] = []
+
+    def report() -> None:
+        if arguments.json:
+            arguments.json.write_text(as_json(cases) + "\n")
+        print(diagnose_markdown(cases), end="", flush=True)
+
+    with reported(cases, report):
+        cases.extend(verdicts())  # which adds them one by one: a stop keeps those before it
     return MET if met(cases) else MISSED
 
 

@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from bench_lib.base.command import MET, MISSED, Command
+from bench_lib.base.command import MET, MISSED, Command, reported
 from bench_lib.finetuning.finetune import finetune, finetune_markdown, met
 
 
@@ -23,10 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Both trainers in turn, on the same rows."""
-    records = finetune(arguments.python, arguments.ranks, arguments.options)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
-    print(finetune_markdown(records), end="", flush=True)
+    records: list[dict[str, Any]] = []
+
+    def report() -> None:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+        print(finetune_markdown(records), end="", flush=True)
+
+    with reported(records, report):
+        finetune(arguments.python, arguments.ranks, arguments.options, records)
     return MET if met(records) else MISSED
 
 

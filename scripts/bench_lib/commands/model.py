@@ -7,9 +7,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.base.command import MET, MISSED, REPEATS, Command, print_report, write_json
+from bench_lib.base.command import MET, MISSED, REPEATS, Command, print_report, reported, write_json
 from bench_lib.base.machine import describe
 from bench_lib.cost_model import (
+    HeldOut,
+    Speed,
     held_out_scores,
     measure_speed,
     missed,
@@ -27,17 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Speed first, then each file of points."""
     facts = describe(sys.executable, None)
-    speed = measure_speed(arguments.repeats)
-    held = list(held_out_scores())
-    write_json(
-        arguments.json,
-        facts,
-        speed=asdict(speed),
-        held_out=[{"file": name, "scores": [asdict(s) for s in found]} for name, _, found in held],
-    )
-    print_report(facts, speed_markdown(speed) + "\n\n")
-    for name, used, found in held:
-        print(scores_markdown(name, used, found) + "\n", flush=True)
+    speed, held = Speed(), list[HeldOut]()
+
+    def report() -> None:
+        scored = [{"file": name, "scores": [asdict(s) for s in found]} for name, _, found in held]
+        write_json(arguments.json, facts, speed=asdict(speed), held_out=scored)
+        print_report(facts, speed_markdown(speed) + "\n\n")
+        for name, used, found in held:
+            print(scores_markdown(name, used, found) + "\n", flush=True)
+
+    with reported(speed, report):
+        measure_speed(arguments.repeats, speed)
+        held.extend(held_out_scores())
     right = not any(missed(score) for _, _, found in held for score in found)
     return MET if speed.met and right else MISSED
 

@@ -8,9 +8,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.base.command import FAILED, MET, MISSED, REPEATS, Command, write_json
+from bench_lib.base.command import FAILED, MET, MISSED, REPEATS, Command, reported, write_json
 from bench_lib.base.machine import describe
-from bench_lib.promises import measure_promises, promises_markdown
+from bench_lib.promises import Recorded, measure_promises, promises_markdown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +27,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the tests that measure them, one by one."""
     facts = describe(arguments.python, None)
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
-        found = measure_promises(
-            arguments.python, arguments.repeats, arguments.tests, Path(scratch)
-        )
-    times = [asdict(time) | {"kept": time.kept} for time in found.times]
-    write_json(arguments.json, facts, times=times)
-    print(promises_markdown(facts, found), end="", flush=True)
+        recorded = Recorded(Path(scratch, "promises.jsonl"))
+
+        def report() -> None:
+            found = recorded.promises()
+            times = [asdict(time) | {"kept": time.kept} for time in found.times]
+            write_json(arguments.json, facts, times=times)
+            print(promises_markdown(facts, found), end="", flush=True)
+
+        with reported(recorded, report):
+            found = measure_promises(arguments.python, arguments.repeats, arguments.tests, recorded)
     if not found.kept:
         return MISSED
     return MET if found.sound else FAILED

@@ -7,9 +7,18 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench_lib.base.command import MET, MISSED, REPEATS, Command, bounded, print_report, write_json
+from bench_lib.base.command import (
+    MET,
+    MISSED,
+    REPEATS,
+    Command,
+    bounded,
+    print_report,
+    reported,
+    write_json,
+)
 from bench_lib.base.machine import describe
-from bench_lib.scrape import measure_scrapes, scrape_markdown
+from bench_lib.scrape import Scrape, measure_scrapes, scrape_markdown, summarize_scrapes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fill a home, scrape it, and print both tables."""
     facts = describe(arguments.python, None)
-    found = measure_scrapes(arguments.python, nodes=arguments.nodes, scrapes=arguments.repeats)
-    write_json(arguments.json, facts, scrape=asdict(found))
-    print_report(facts, scrape_markdown(found))
-    return MET if found.met else MISSED
+    taken: list[Scrape] = []
+
+    def report() -> None:
+        found = summarize_scrapes(arguments.nodes, taken)
+        write_json(arguments.json, facts, scrape=asdict(found))
+        print_report(facts, scrape_markdown(found))
+
+    with reported(taken, report):
+        measure_scrapes(
+            arguments.python, nodes=arguments.nodes, scrapes=arguments.repeats, taken=taken
+        )
+    return MET if summarize_scrapes(arguments.nodes, taken).met else MISSED
 
 
 COMMAND = Command(

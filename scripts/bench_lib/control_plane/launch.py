@@ -22,6 +22,7 @@ from bench_lib.base.stats import Quantity, Sample, Target
 
 OURS, FLOOR, DEEPSPEED = "orchestrate run", "ssh + torchrun", "deepspeed over pdsh"
 TORCHRUN, BARE = "orchestrate run --launcher torchrun", "ssh + python"
+KEPT = "orchestrate run, kept"
 LIMIT_S = 300.0
 PIP_S = 600.0
 DEEPSPEED_PACKAGES = ("setuptools", "wheel", "deepspeed==0.19.8")
@@ -39,7 +40,8 @@ NOTE = (
     "Wall time ends with the first line of the last rank, CPU time with the command. The floor is "
     "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
     "checks, syncs, launches and collects; with `--launcher torchrun` it has torchrun start the "
-    "ranks. `ssh + python` is a loop over `ssh HOST python` with the ranks' variables, one process "
+    "ranks; `kept` finds the connections of the warm-up (`transport: openssh`). "
+    "`ssh + python` is a loop over `ssh HOST python` with the ranks' variables, one process "
     "for each rank: no launcher at all. "
     "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "
     "pays for importing torch there is not paid side by side as it would be on real nodes."
@@ -56,8 +58,8 @@ class _Job:
     ranks: int
     ports: itertools.count[int] = field(default_factory=lambda: itertools.count(29500))
 
-    def ours(self, *options: str) -> list[Command]:
-        cluster = str(self.bed.inventory(self.hosts))
+    def ours(self, *options: str, transport: str = "asyncssh") -> list[Command]:
+        cluster = str(self.bed.inventory(self.hosts, transport))
         words = ["run", "--cluster", cluster, "--ranks-per-node", str(self.ranks), "--follow"]
         words.append("--no-fabric-probe")  # which none of the others has
         words += options
@@ -125,9 +127,13 @@ def launch(bed: Bed, venv: Path) -> Scenario:
         ours=OURS,
         cases=[_case(job) for job in jobs],
         targets=[
-            Target(case=name, quantity=Quantity.WALL, against=against, limit=limit)
+            Target(case=name, quantity=Quantity.WALL, against=against, limit=limit, of=of)
             for name in names
-            for against, limit in ((BARE, 1.1), (FLOOR, 1.25), (DEEPSPEED, 0.45))
+            for of, against, limit in (
+                (KEPT, BARE, 1.1),
+                (None, FLOOR, 1.25),
+                (None, DEEPSPEED, 0.45),
+            )
         ],
         note=NOTE,
         profile=jobs[-1].ours()[0],
@@ -142,6 +148,7 @@ def _case(job: _Job) -> Case:
     expected = Expected(pattern=LINE, count=job.hosts * job.ranks)
     ways: dict[str, Callable[[], list[Command]]] = {
         OURS: job.ours,
+        KEPT: partial(job.ours, transport="openssh"),
         TORCHRUN: partial(job.ours, "--launcher", "torchrun"),
         BARE: job.bare,
         FLOOR: job.floor,

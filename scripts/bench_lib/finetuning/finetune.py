@@ -7,12 +7,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench_lib.base.errors import BenchError
 from bench_lib.base.report import table
+from bench_lib.base.rounds import say
 
 from .timeline import PRODUCTS
 
@@ -25,15 +26,23 @@ SHOWN_STEPS = 20
 GIB = 2**30
 
 
-def finetune(python: str, ranks: int, options: Sequence[str]) -> list[dict[str, Any]]:
-    """Everything that was measured, in order. What a run that was cut off had told counts."""
+def finetune(
+    python: str, ranks: int, options: Sequence[str], records: MutableSequence[dict[str, Any]]
+) -> None:
+    """Adds everything that was measured to ``records``, in order, also of a run that was cut off or
+    stopped. Raises BenchError when that is no side at all.
+    """
+    say(f"finetune: at most {LIMIT_S / 60:.0f} minutes; each side is told when it is measured")
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
         out = Path(scratch, "figures.jsonl")
-        code = run_ranks(python, ranks, options, out, LIMIT_S)
-        records = read_records(out)
-    if not any(record["kind"] == "side" for record in records):
+        try:
+            code = run_ranks(python, ranks, options, out, LIMIT_S)
+        finally:
+            found = read_records(out)
+            if any(record["kind"] == "side" for record in found):
+                records += found
+    if not records:
         raise BenchError(f"no side was measured; the ranks ended with {code}")
-    return records
 
 
 def run_ranks(python: str, ranks: int, options: Sequence[str], out: Path, limit_s: float) -> int:

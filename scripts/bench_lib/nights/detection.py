@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Mapping, MutableSequence, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +24,7 @@ from statistics import median
 
 from bench_lib.base.bed import ROOT, cores
 from bench_lib.base.errors import BenchError
+from bench_lib.base.rounds import say, say_round
 
 from .night_noise import (
     FAMILY,
@@ -259,16 +262,39 @@ class DetectionResult:
     correlated: Mapping[str, float]
 
 
-def measure_detection(say: Callable[[str], None], otava: Path | None) -> DetectionResult:
-    """All noises, on all processors; makes the environment of Otava if none is given."""
+def measure_detection(
+    otava: Path | None, results: MutableSequence[NoiseResult], correlated: dict[str, float]
+) -> None:
+    """All noises, on all processors, each added when it is measured; makes the environment of Otava
+    if none is given.
+    """
     with tempfile.TemporaryDirectory(prefix="orchestrate-bench-") as scratch:
         python = otava or otava_environment(Path(scratch))
-        results = []
-        with ProcessPoolExecutor(max_workers=cores()) as pool:
-            running = [pool.submit(measure_noise, name, python) for name in noises()]
-            quiet = {name: pool.submit(measure_quiet, name) for name in more_correlated()}
-            for each in running:
+        wide = cores()
+        pool = ProcessPoolExecutor(max_workers=wide)
+        try:
+            running = {pool.submit(measure_noise, name, python): name for name in noises()}
+            quiet = {pool.submit(measure_quiet, name): name for name in more_correlated()}
+            began = time.monotonic()
+            say(f"detection: {len(running)} noises, {wide} at once")
+            for number, each in enumerate(as_completed(running), 1):
                 results.append(each.result())
-                say(f"detection: {results[-1].noise} noise measured")
-            correlated = {name: rate.result() for name, rate in quiet.items()}
-        return DetectionResult(tuple(results), correlated)
+                took_s = (time.monotonic() - began) / number
+                say(f"detection: {running[each]} noise measured")
+                say_round("detection", number, len(running), took_s)
+            for rate in as_completed(quiet):
+                correlated[quiet[rate]] = rate.result()
+        except BaseException:  # a noise takes minutes
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order(results: Sequence[NoiseResult], correlated: Mapping[str, float]) -> DetectionResult:
+    """As the noises are listed, whichever was ready first."""
+    names = list(noises())
+    ordered = sorted(results, key=lambda each: names.index(each.noise))
+    known = {name: correlated[name] for name in more_correlated() if name in correlated}
+    return DetectionResult(tuple(ordered), known)

@@ -1,4 +1,5 @@
-"""A monitor that is scraped again and again, for `scripts/bench scrape`: JSON on standard output.
+"""A monitor that is scraped again and again, for `scripts/bench scrape`: a line of JSON for
+each scrape on standard output.
 
 ``scrape_home.py HOME SCRAPES``. Between scrapes the run goes on: each rank reports progress, and
 each node energy. That is not timed.
@@ -14,7 +15,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Scrape, and say how long each answer took."""
+    """Scrape, and say how long each answer took, and how much it was."""
     from bench_lib.scrape import advance_run, in_another_process
 
     from orchestrator.adapters.monitoring.monitor import Monitor
@@ -22,17 +23,16 @@ def main() -> None:
 
     layout = Layout(Path(sys.argv[1]))
     monitor = Monitor(layout)
-    seconds, busy, content = [], [], b""
     for step in range(int(sys.argv[2])):
         began, used = time.perf_counter(), time.process_time()
         content = monitor.render(time.time()).content
-        seconds.append(time.perf_counter() - began)
-        busy.append(time.process_time() - used)
+        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - used
+        peak_mb = _peak_mb()
+        series = sum(not line.startswith(b"#") for line in content.splitlines())
+        counted = {"bytes": len(content), "series": series, "peak_mb": peak_mb}
+        sys.stdout.write(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, **counted}) + "\n")
+        sys.stdout.flush()
         in_another_process(partial(advance_run, layout, step))
-    series = sum(not line.startswith(b"#") for line in content.splitlines())
-    counted = {"bytes": len(content), "series": series, "peak_mb": _peak_mb()}
-    answer = {"wall_s": seconds, "cpu_s": busy, **counted}
-    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 def _peak_mb() -> float:

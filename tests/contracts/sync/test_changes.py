@@ -13,8 +13,10 @@ from orchestrator.core.base.manifest import Manifest, digest_of
 from orchestrator.core.base.manifest_change import change_between
 from orchestrator.node_agent.attempt.cache_pruning import prune_caches
 from orchestrator.node_agent.attempt.workcopy import copy_code
-from orchestrator.node_agent.code import snapshot_change, snapshot_marks
-from orchestrator.node_agent.code.shared_folders import MAX_SHARES, shared_with
+from orchestrator.node_agent.base.agent_errors import DAMAGED, AgentFault
+from orchestrator.node_agent.code import complete_snapshots, snapshot_change
+from orchestrator.node_agent.code.complete_snapshots import shared_with
+from orchestrator.node_agent.code.shared_folders import MAX_SHARES
 from tests.contracts.sync.test_node import Crash, failing_at_each_call
 from tests.contracts.sync.trees import Files, Node, contents, manifest_of, payload_of
 
@@ -144,6 +146,28 @@ def test_a_base_that_a_job_edited_is_not_built_upon(node: Node, tmp_path: Path) 
     assert whole(node.path(new), tmp_path) == NEW
 
 
+@pytest.mark.parametrize("place", ["d/e/c.py", "a.py"])
+def test_what_was_edited_is_not_copied_and_sent_again(
+    node: Node, tmp_path: Path, shared: bool, place: str
+) -> None:
+    """Root may edit what nobody else can: the copy that ranks would run in is refused, by name, and
+    the next offer looks at every file, also of the snapshot that folders are shared with.
+    """
+    old, new = manifest_of(OLD), manifest_of(NEW)
+    node.take(old, OLD)
+    root = bring(node, old, new, NEW)
+    victim = (root / place).resolve()
+    victim.unlink()
+    victim.write_bytes(b"edited")
+
+    with pytest.raises(AgentFault, match=place.rpartition("/")[2]) as refused:
+        whole(root, tmp_path)
+    assert refused.value.id == DAMAGED
+    node.take(old, OLD)
+    node.take(new, NEW)
+    assert whole(root, tmp_path) == NEW
+
+
 def test_the_node_may_die_at_any_call_of_a_change(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
@@ -175,7 +199,7 @@ def test_an_unfinished_change_is_not_believed_after_a_reboot(
     old, new = manifest_of(OLD), manifest_of(NEW)
     node.take(old, OLD)
     assert "missing" in node.offer_change(old, new)
-    monkeypatch.setattr(snapshot_marks, "boot_name", lambda: "after-the-power-cut")
+    monkeypatch.setattr(complete_snapshots, "boot_name", lambda: "after-the-power-cut")
 
     assert "missing" not in node.offer_change(old, new)
     node.take(new, NEW)

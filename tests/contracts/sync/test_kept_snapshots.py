@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.base.manifest import digest_of
+from orchestrator.node_agent.code import complete_snapshots
 from orchestrator.node_agent.code import snapshot as node_snapshot
 from orchestrator.node_agent.code import snapshot_dir as node_tree
-from orchestrator.node_agent.code import snapshot_marks
 from tests.contracts.sync.trees import NEW, OLD, Node, contents, manifest_of, payload_of, piece
 
 
@@ -81,7 +81,7 @@ def test_after_a_reboot_files_are_believed_only_when_read(
     os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert node.has(manifest, check=True)
 
-    monkeypatch.setattr(snapshot_marks, "boot_name", lambda: "after-the-power-cut")
+    monkeypatch.setattr(complete_snapshots, "boot_name", lambda: "after-the-power-cut")
 
     assert not node.has(manifest)
     node.take(manifest, NEW)
@@ -104,7 +104,7 @@ def test_an_unfinished_snapshot_is_read_again_after_a_reboot(
     victim.write_bytes(bytes(len(NEW["d/e/c.bin"])))
     victim.chmod(0o444)
     os.utime(victim, ns=(node_tree.SEAL_NS, node_tree.SEAL_NS))
-    monkeypatch.setattr(snapshot_marks, "boot_name", lambda: "after-the-power-cut")
+    monkeypatch.setattr(complete_snapshots, "boot_name", lambda: "after-the-power-cut")
     assert node.has(base)
 
     node.offer(manifest, bases=[digest_of(base.encode())])
@@ -122,7 +122,7 @@ def test_a_damaged_manifest_counts_as_absent(
     own = node.take(manifest, NEW) / ".orchestrate"
     (own / "manifest").write_bytes(garbage)
     node_snapshot._load_manifest.cache_clear()
-    monkeypatch.setattr(snapshot_marks, "boot_name", lambda: "after-the-power-cut")
+    monkeypatch.setattr(complete_snapshots, "boot_name", lambda: "after-the-power-cut")
 
     assert not node.has(manifest)
     node.take(manifest, NEW)

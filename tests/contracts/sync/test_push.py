@@ -239,6 +239,45 @@ async def test_check_repairs_what_a_job_edited(tmp_path: Path, open_node: Open) 
     assert held(tmp_path, "n1", snapshot) == FILES
 
 
+async def test_an_offer_travels_with_the_start_of_the_agent(tmp_path: Path) -> None:
+    """A node that has the code says so and no agent stays; any other answers in its hello, and the
+    first request is the one that sends.
+    """
+    folder = write_tree(tmp_path / "code", FILES)
+    first = take_snapshot([TreePart(source=folder)], tmp_path / "cache")
+    endpoint = SshEndpoint(host="localhost")
+    spec = NodeSpec(name="n1", ssh=endpoint, workdir=str(tmp_path / "n1"))
+
+    async def sync(snapshot: Snapshot) -> tuple[Sent, list[str], bool]:
+        transport = LocalTransport("n1")
+        channel = await AgentChannel.open(
+            transport, spec, timeout_s=scaled(20), offer=snapshot.offer
+        )
+        try:
+            recorder, ended = Recorder(channel), channel.lost is not None
+            sent = await push_snapshot(
+                recorder, snapshot, timeout_s=scaled(LIMIT_S), offered=channel.offered
+            )
+            return sent, recorder.ops, ended
+        finally:
+            await channel.close()
+            await transport.close()
+
+    sent, ops, ended = await sync(first)
+    assert (sent.files, ops[0], ended) == (len(FILES), "offer", False)
+    assert await sync(first) == (Sent(), [], True)
+    (folder / "a.py").write_bytes(b"print(2)\n")
+    second = take_snapshot([TreePart(source=folder)], tmp_path / "cache")
+    sent, ops, ended = await sync(second)
+    assert (sent.files, ops, ended) == (1, ["offer", "push"], False)
+    assert held(tmp_path, "n1", second) == FILES | {"a.py": b"print(2)\n"}
+    (tmp_path / "n1/node/snapshots" / second.digest / ".orchestrate/manifest").unlink()
+    for mark in (tmp_path / "n1/node/snapshots" / second.digest / ".orchestrate").glob("ver*"):
+        mark.unlink()
+    sent, ops, ended = await sync(second)
+    assert (ops[0], ended) == ("offer", False)
+
+
 async def test_a_refusal_reaches_the_caller_and_spares_the_channel(
     tmp_path: Path, open_node: Open
 ) -> None:

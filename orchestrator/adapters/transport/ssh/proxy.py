@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import threading
-from dataclasses import dataclass
+
+from orchestrator.core.base.dataclass import dataclass
 
 TAIL_BYTES = 4096
 MAX_WORDS = 300

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import pwd
-from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.core.base.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ As ansible-core 2.19 builds it (``inventory/data.py``, ``inventory/group.py``, `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from orchestrator.core.base.dataclass import dataclass
 
 ALL, UNGROUPED = "all", "ungrouped"
 PRIORITY = "ansible_group_priority"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Field
 from orchestrator.parsing.importers.slurm.gres import gpus_of

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from orchestrator.core.base.dataclass import dataclass
 
 _PAIR = re.compile(r'([A-Za-z][A-Za-z0-9_.]*)\s*[-*+/]?=\s*(?:"([^"]*)"|(\S+)|(?=\s|$))')
 _COMMENT = re.compile(r"(?<!\\)#.*")

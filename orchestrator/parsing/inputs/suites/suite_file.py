@@ -11,8 +11,8 @@ from orchestrator.core.suite.suite_model import CycleError, Step, StepNeeds, Sui
 from orchestrator.parsing.inputs.capture_kinds import parse_captures
 from orchestrator.parsing.inputs.suites.suite_schema import StepEntry, SuiteFile
 from orchestrator.parsing.inputs.validation import validate_document
+from orchestrator.parsing.inputs.workloads.jobs import make_job
 from orchestrator.parsing.inputs.workloads.parameters import check_value
-from orchestrator.parsing.inputs.workloads.workload_file import make_job
 from orchestrator.parsing.inputs.yaml_source import (
     Document,
     InputProblem,

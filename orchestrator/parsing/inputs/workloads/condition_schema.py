@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from orchestrator.parsing.inputs.validation import Strict, describe_value
+from orchestrator.core.base.suggest import describe_value
+from orchestrator.parsing.inputs.validation import Strict
 from orchestrator.parsing.inputs.workloads.schema_types import (
     Help,
     Number,

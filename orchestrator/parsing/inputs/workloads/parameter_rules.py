@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.parameter_conflicts import find_contradictions
 from orchestrator.core.model.workload import (
@@ -12,7 +11,6 @@ from orchestrator.core.model.workload import (
     Parameter,
     ParameterRule,
     ParameterValue,
-    Workload,
 )
 from orchestrator.parsing.inputs.validation import show_path
 from orchestrator.parsing.inputs.workloads.condition_schema import ConditionEntry, RuleEntry
@@ -65,27 +63,6 @@ def contradicting_presets(
             yield InputProblem(
                 place, f"{what}: {found.rule.why}", f"the rule is at {found.rule.place}"
             )
-
-
-def require_no_contradiction(
-    workload: Workload, values: Mapping[str, ParameterValue], origins: Mapping[str, str]
-) -> None:
-    """Raises :class:`UsageError` that names the parameters, where their values came from, why they
-    do not go together and what to change.
-    """
-    found = find_contradictions(workload.rules, values)
-    if not found:
-        return
-    told = [(item.told(values, origins), item.remedy(workload.parameters)) for item in found]
-    (what, remedy), why = told[0], f"{found[0].rule.why} ({found[0].rule.place})"
-    if len(found) > 1:
-        lines = [
-            f"  {one}: {item.rule.why}; {way}" for item, (one, way) in zip(found, told, strict=True)
-        ]
-        what = "\n".join([f"{len(found)} contradictions", *lines])
-        why, remedy = f"it declares these rules in {workload.source}", ""
-    where = f"workload {workload.name}"
-    raise UsageError(what, id="workload.contradiction", where=where, why=why, remedy=remedy)
 
 
 def make_conditions(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import describe_value, did_you_mean
 from orchestrator.core.model.workload import Parameter, ParameterType, ParameterValue
-from orchestrator.parsing.inputs.validation import describe_value
 
 _INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,17}")
 _TRUE = frozenset({"true", "yes", "on", "1"})

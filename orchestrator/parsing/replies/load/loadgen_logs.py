@@ -11,7 +11,9 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from orchestrator.core.base.dataclass import dataclass
 
 _PAIR = re.compile(r"^\s*([^:]{1,80}?)\s*:\s*(.{1,200}?)\s*$", re.MULTILINE)
 _ERRORS = re.compile(r"^(\d{1,12}|No) ERRORS? encountered", re.MULTILINE | re.IGNORECASE)
