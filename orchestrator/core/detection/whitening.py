@@ -9,6 +9,10 @@ Of some hundred nights correlation is known badly, and what is thought too small
 alarms. So the estimate errs to the other side: by half a standard error at the first lag, and by
 beginning from ``USUAL_DECAY`` until the nights say otherwise. By how much was set by counting false
 alarms (docs/benchmarks.md).
+
+Times of work on shared machines come in bursts, to one side: what a bad night announces is not what
+a good one does. So the correlation after low values and that after high ones are two (a threshold
+autoregression: Tong 1990).
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
-from itertools import pairwise
+from operator import mul
 from statistics import NormalDist
 
 LAGS = 6
@@ -54,6 +59,23 @@ class SerialCorrelation:
         b = (1 + self.decay**2 - 2 * self.decay * self.first) / (self.decay - self.first)
         return 2 / (b + math.sqrt(max(b * b - 4, 0.0)))
 
+    def response(self, count: int) -> tuple[float, ...]:
+        """What a new level adds to the surprises of its first ``count`` nights, the first as 1: the
+        nights after it are announced in part by those before.
+        """
+        adds, memory = [1.0], self.memory
+        while len(adds) < count:
+            adds.append(1 - self.decay + memory * adds[-1] if self.first else 1.0)
+        return tuple(adds)
+
+
+class After(Enum):
+    """Which nights announce: all, those below the middle, or those above it."""
+
+    ANY = "any"
+    LOW = "low"
+    HIGH = "high"
+
 
 def whiten(values: Sequence[float], quiet: int) -> Sequence[float]:
     """What each of ``values`` adds to what those before it announced; as many values.
@@ -62,15 +84,18 @@ def whiten(values: Sequence[float], quiet: int) -> Sequence[float]:
     a change would pass for correlation.
     """
     before = values[:quiet]
-    correlation = estimate_correlation(before)
-    if not correlation.first:
+    low, high = (estimate_correlation(before, after) for after in (After.LOW, After.HIGH))
+    if not low.first and not high.first:
         return values
+    both = (low.memory + high.memory) / 2
+    after = {-1: (low.decay, low.memory), 0: (0.0, both), 1: (high.decay, high.memory)}
     middle, reach = median_of(before), REACH_SIGMAS * noise_width(before)
-    memory, surprises = correlation.memory, [values[0] - middle]
-    for last, value in pairwise(values):
-        announced = correlation.decay * _within(reach, last - middle)
-        forgotten = memory * _within(reach, surprises[-1])
-        surprises.append(value - middle - announced + forgotten)
+    surprises = [values[0] - middle]
+    for last in values[:-1]:
+        off = last - middle
+        decay, memory = after[(off > 0) - (off < 0)]
+        announced = decay * _within(reach, off) - memory * _within(reach, surprises[-1])
+        surprises.append(values[len(surprises)] - middle - announced)
     return surprises
 
 
@@ -78,10 +103,10 @@ def _within(reach: float, value: float) -> float:
     return max(-reach, min(reach, value))
 
 
-def estimate_correlation(values: Sequence[float]) -> SerialCorrelation:
+def estimate_correlation(values: Sequence[float], after: After = After.ANY) -> SerialCorrelation:
     """The autocorrelation of ``values`` by rank, on the cautious side; none where it is small."""
     count = len(values)
-    lags = _autocorrelations(values)
+    lags = _autocorrelations(values, after)
     if not any(lags):
         return SerialCorrelation()
     error = 1 / math.sqrt(count)
@@ -100,16 +125,19 @@ def estimate_correlation(values: Sequence[float]) -> SerialCorrelation:
     return SerialCorrelation(first, min(max(decay, first), LARGEST_DECAY))
 
 
-def _autocorrelations(values: Sequence[float]) -> list[float]:
-    """Of the normal scores, at distances of 1 to ``LAGS + 1``; zeros where all are equal."""
+def _autocorrelations(values: Sequence[float], after: After) -> list[float]:
+    """Of the normal scores, at distances of 1 to ``LAGS + 1``; zeros where all are equal. After low
+    nights alone: the regression on these, which under normal noise is the same.
+    """
     scores = normal_scores(values)
-    power = math.fsum(score * score for score in scores)
+    announcing = scores
+    if after is not After.ANY:
+        limit = min if after is After.LOW else max
+        announcing = [limit(score, 0.0) for score in scores]
+    power = sum(map(mul, announcing, announcing))
     if power < ROUNDING:
         return [0.0] * (LAGS + 1)
-    return [
-        math.fsum(a * b for a, b in zip(scores, scores[lag:], strict=False)) / power
-        for lag in range(1, LAGS + 2)
-    ]
+    return [sum(map(mul, announcing, scores[lag:])) / power for lag in range(1, LAGS + 2)]
 
 
 def _weighted(lags: Sequence[float]) -> tuple[float, float]:
