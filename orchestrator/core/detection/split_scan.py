@@ -31,7 +31,6 @@ from orchestrator.core.detection.one_sided import (
     loudness,
 )
 from orchestrator.core.detection.whitening import (
-    estimate_correlation,
     median_of,
     noise_width,
     normal_scores,
@@ -75,14 +74,13 @@ def find_split(values: Sequence[float], falls: float = 0.5) -> Split | None:
     if count < MIN_NIGHTS:
         return None
     quiet = count - most_new(count)
-    surprises = whiten(recent, quiet)
-    scores = normal_scores(surprises)
-    response = estimate_correlation(recent[:quiet]).response(most_new(count))
+    whitened = whiten(recent, quiet)
+    surprises, scores = whitened.surprises, normal_scores(whitened.surprises)
     sigma, loud = noise_width(surprises[:quiet]), loudness(scores[:quiet])
     sides = []
     for sign, share in ((-1, falls), (1, 1 - falls)):
         turned = [sign * value for value in surprises], [sign * score for score in scores]
-        new, found = _best_split(*turned, response, sigma)
+        new, found = _best_split(*turned, whitened.response, sigma)
         found -= loud + earlier_episode(turned[1], quiet)
         sides.append((min(1.0, p_value(found, count) / share), -found, sign, new))
     chance, lost, sign, new = min(sides)

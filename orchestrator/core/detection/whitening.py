@@ -77,16 +77,28 @@ class After(Enum):
     HIGH = "high"
 
 
-def whiten(values: Sequence[float], quiet: int) -> Sequence[float]:
-    """What each of ``values`` adds to what those before it announced; as many values.
+@dataclass(frozen=True, slots=True)
+class Whitened:
+    """``surprises``: what each value adds to what those before it announced. ``response``: what a
+    new level adds to the surprises of its first, second, ... night.
+    """
+
+    surprises: Sequence[float]
+    response: tuple[float, ...]
+
+
+def whiten(values: Sequence[float], quiet: int) -> Whitened:
+    """Take out of ``values`` what those before announced.
 
     ``quiet``: so many of the first values hold no change. The correlation is theirs alone, because
     a change would pass for correlation.
     """
     before = values[:quiet]
-    low, high = (estimate_correlation(before, after) for after in (After.LOW, After.HIGH))
+    scores = normal_scores(before)
+    low, high = (estimate_correlation(scores, after) for after in (After.LOW, After.HIGH))
+    response = estimate_correlation(scores).response(len(values) - quiet)
     if not low.first and not high.first:
-        return values
+        return Whitened(values, response)
     both = (low.memory + high.memory) / 2
     after = {-1: (low.decay, low.memory), 0: (0.0, both), 1: (high.decay, high.memory)}
     middle, reach = median_of(before), REACH_SIGMAS * noise_width(before)
@@ -96,17 +108,19 @@ def whiten(values: Sequence[float], quiet: int) -> Sequence[float]:
         decay, memory = after[(off > 0) - (off < 0)]
         announced = decay * _within(reach, off) - memory * _within(reach, surprises[-1])
         surprises.append(values[len(surprises)] - middle - announced)
-    return surprises
+    return Whitened(surprises, response)
 
 
 def _within(reach: float, value: float) -> float:
-    return max(-reach, min(reach, value))
+    return value if -reach <= value <= reach else math.copysign(reach, value)
 
 
-def estimate_correlation(values: Sequence[float], after: After = After.ANY) -> SerialCorrelation:
-    """The autocorrelation of ``values`` by rank, on the cautious side; none where it is small."""
-    count = len(values)
-    lags = _autocorrelations(values, after)
+def estimate_correlation(scores: Sequence[float], after: After = After.ANY) -> SerialCorrelation:
+    """The autocorrelation of values with these normal scores, on the cautious side; none where it
+    is small.
+    """
+    count = len(scores)
+    lags = _autocorrelations(scores, after)
     if not any(lags):
         return SerialCorrelation()
     error = 1 / math.sqrt(count)
@@ -125,11 +139,10 @@ def estimate_correlation(values: Sequence[float], after: After = After.ANY) -> S
     return SerialCorrelation(first, min(max(decay, first), LARGEST_DECAY))
 
 
-def _autocorrelations(values: Sequence[float], after: After) -> list[float]:
-    """Of the normal scores, at distances of 1 to ``LAGS + 1``; zeros where all are equal. After low
+def _autocorrelations(scores: Sequence[float], after: After) -> list[float]:
+    """At distances of 1 to ``LAGS + 1``; zeros where all are equal. After low
     nights alone: the regression on these, which under normal noise is the same.
     """
-    scores = normal_scores(values)
     announcing = scores
     if after is not After.ANY:
         limit = min if after is After.LOW else max
