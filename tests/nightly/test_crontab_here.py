@@ -28,10 +28,11 @@ pytestmark = pytest.mark.processes
 OWN = "# mine\nMAILTO=\"\"\n5 4 * * sun echo 'a%b'\n\n"
 
 
-WINDOWS = "# \xe9\r\nA=1\r\n5 4 * * sun echo x\r\n# \x0c form feed\n"
+ODD = "# \xe9\t\x1b[1m \x0c form feed\n5 4 * * sun printf 'a\\r\\n'\n"
+WINDOWS = "# mine\n5 4 * * sun echo x\r\n"
 
 
-@pytest.mark.parametrize("before", [None, OWN, "", WINDOWS])
+@pytest.mark.parametrize("before", [None, OWN, "", ODD])
 def test_remove_leaves_the_crontab_byte_for_byte(cron_desk: Desk, before: str | None) -> None:
     cron = cron_desk.cron
     assert cron is not None
@@ -75,19 +76,35 @@ def test_a_schedule_of_the_same_name_in_another_home_keeps_its_lines(cron_desk: 
     assert cron.text() == mine
 
 
-def test_lines_that_an_editor_ended_otherwise_are_still_ours(cron_desk: Desk) -> None:
+def test_carriage_returns_are_refused_where_writing_would_change_them(cron_desk: Desk) -> None:
+    """``crontab -l`` shows them as a backslash and an r."""
     cron = cron_desk.cron
     assert cron is not None
-    cron.write(OWN)
+    cron.write(WINDOWS)
+    (spool,) = (cron.root / "spool").iterdir()
+    before = spool.read_bytes()
+    cron_desk.add()
+
+    said = cron_desk.run("install", "jw3", "--cron", code=2)
+
+    assert "line 2" in said
+    assert "carriage return" in said
+    assert spool.read_bytes() == before
+
+
+def test_lines_of_ours_that_an_editor_ended_otherwise_are_still_removed(cron_desk: Desk) -> None:
+    cron = cron_desk.cron
+    assert cron is not None
+    cron.write("# mine\n")
     cron_desk.add()
     cron_desk.run("install", "jw3", "--cron")
     installed = cron.text()
     assert installed is not None
-    cron.write(installed.replace("\n", "\r\n"))
+    cron.write("# mine\n" + installed.removeprefix("# mine\n").replace("\n", "\r\n"))
 
     cron_desk.run("remove", "jw3")
 
-    assert cron.text() == OWN.replace("\n", "\r\n")
+    assert cron.text() == "# mine\n"
 
 
 def test_a_crontab_without_its_last_newline_is_refused(cron_desk: Desk) -> None:

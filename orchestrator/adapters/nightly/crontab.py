@@ -19,6 +19,7 @@ TIMEOUT_S = 20.0
 VERBS = ("tick", "watch")
 MAX_LINE = 998  # Debian's cron refuses longer commands
 _BEGIN, _END = "# nightly schedule {name}: begin", "# nightly schedule {name}: end"
+_SHOWN_CR = "\\r"  # of Debian's crontab -l: a backslash and an r
 _MADE = " (this crontab was made for it)"
 
 
@@ -139,7 +140,7 @@ def _split(crontab: str) -> list[str]:
 
 def _bare(line: str) -> str:
     """Without its end, also where an editor made that CR LF."""
-    return line.rstrip("\r\n")
+    return line.rstrip("\r\n").removesuffix(_SHOWN_CR)
 
 
 def _begins(line: str, name: str) -> bool:
@@ -152,6 +153,13 @@ def _was_made(crontab: str, folder: NightlyFolder) -> bool:
 
 
 def _write_crontab(text: str) -> None:
+    for number, line in enumerate(_split(text), 1):
+        if line.removesuffix("\n").endswith(_SHOWN_CR):
+            what = "a line of the crontab ends with a carriage return"
+            why = "crontab -l shows it as two other characters: written back, the line would change"
+            remedy = "end its lines with a newline alone: crontab -e; then repeat the command"
+            where = f"line {number}"
+            raise UsageError(what, id="nightly.cron", where=where, why=why, remedy=remedy)
     _crontab(["-"], text.encode("utf-8", "surrogateescape"))
 
 
