@@ -167,3 +167,10 @@ def test_another_url_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError) as caught:
         open_history(Layout(home))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["sqlite:///", "sqlite:////"])
+def test_a_folder_is_no_history(home: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("ORCHESTRATE_HISTORY", given)
+    with pytest.raises(UsageError, match="names a folder"):
+        open_history(Layout(home))

@@ -60,7 +60,7 @@ OTAVA_PROGRAM = Path(__file__).parents[1] / "programs" / "otava_scores.py"
 RECENT = 20  # a change point of Otava counts as news if it lies this near
 NAIVE_NIGHTS, NAIVE_SHARE = 10, 0.05
 OTAVA_NIGHTS = 24
-QUIET_FAMILIES = 2  # of ours, as it runs: 800 nights
+QUIET_FAMILIES = 4  # of ours, as it runs: 1,600 nights
 TRIALS, OTAVA_TRIALS = 400, 40  # Otava takes a hundred times as long
 
 Scores = list[list[float]]  # of each series, of each night: the larger, the surer

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BEGINNINGS = 20  # so many nights back a change may have begun
 PAUSE = 20  # nights after an alarm on which ours, too, only collects
-QUIET_FAMILIES = 2
+QUIET_FAMILIES = 4
 AR_PHI = 0.5
 LOW_MODE, LOW_SHARE, MODE_WIDTH = -2.7, 1 / 7, 0.4  # as in ``night_noise.bimodal``
 
