@@ -87,7 +87,7 @@ def loudness(scores: Sequence[float]) -> float:
     lags = [sum(map(mul, off, off[lag:])) / (count - lag) for lag in range(1, LOUD_LAGS + 1)]
     chance = 1 / math.sqrt(LOUD_LAGS * count) - LOUD_SLACK
     beyond = sum(lags) / len(lags) / power - chance
-    return LOUD_WEIGHT * min(max(beyond, 0.0), MOST_LOUD)
+    return float(LOUD_WEIGHT * min(max(beyond, 0.0), MOST_LOUD))
 
 
 def earlier_episode(scores: Sequence[float], quiet: int) -> float:

@@ -40,13 +40,15 @@ def oracle_share(name: str, shift: Shift, trials: int, rate: float) -> float | N
 
 def _independent(density: Callable[[ndarray], ndarray]) -> Callable[..., ndarray]:
     def ratio(now: ndarray, _before: ndarray, change: float, _earlier: float) -> ndarray:
-        return density(now - change) - density(now)
+        found: ndarray = density(now - change) - density(now)
+        return found
 
     return ratio
 
 
 def _normal(values: ndarray) -> ndarray:
-    return -values * values / 2
+    log: ndarray = -values * values / 2
+    return log
 
 
 def _bimodal(values: ndarray) -> ndarray:
