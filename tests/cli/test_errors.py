@@ -268,10 +268,10 @@ def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
     "number, filename, refused",
     [
         (errno.ENOSPC, None, True),
-        (errno.EROFS, "/home/u/.orchestrate/nightly", True),
-        (errno.EACCES, "/home/u/.orchestrate/nightly/jw3", True),
+        (errno.EROFS, "/srv/orchestrate/nightly", True),
+        (errno.EACCES, "/srv/orchestrate/nightly/jw3", True),
         (errno.EACCES, "/etc/shadow", False),
-        (errno.ENOENT, "/home/u/.orchestrate/runs/x", False),
+        (errno.ENOENT, "/srv/orchestrate/runs/x", False),
     ],
 )
 def test_a_home_that_cannot_be_written_is_no_bug(
@@ -279,9 +279,9 @@ def test_a_home_that_cannot_be_written_is_no_bug(
 ) -> None:
     error = OSError(number, os.strerror(number), filename)
 
-    failure = unusable_home(error, {"ORCHESTRATE_HOME": "/home/u/.orchestrate"})
+    failure = unusable_home(error, {"ORCHESTRATE_HOME": "/srv/orchestrate"})
 
     assert (failure is not None) is refused
     if failure is not None:
         assert failure.exit_code == 4
-        assert failure.where == (filename or "/home/u/.orchestrate")
+        assert failure.where == (filename or "/srv/orchestrate")
