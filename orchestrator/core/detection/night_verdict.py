@@ -23,7 +23,7 @@ from orchestrator.core.model.workload import Direction
 # On so many quiet nights a change may seem proven, over all series together. Each lasts for some
 # nights and is reported on the first of them: one night in 30 is promised, and was counted
 # (docs/benchmarks.md).
-NIGHT_BUDGET = 1 / 18
+NIGHT_BUDGET = 1 / 20
 WORSE_SHARE = 0.9  # of it for regressions, the rest for improvements
 SUSPICIOUS_P = 0.002  # of one series: measure again
 SPIKE_SIGMAS = 4.0
