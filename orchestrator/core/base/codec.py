@@ -175,14 +175,14 @@ def _decode_union(
     raise CodecError(f"no member of the union fits {tag or type(data).__name__!r}")
 
 
-def _decode_items(each: tuple[Decoder], data: Any) -> tuple[Any, ...]:
+def _decode_items(each: Sequence[Decoder], data: Any) -> tuple[Any, ...]:
     """Any number of values of one type."""
     if not isinstance(data, list):
         raise CodecError("expected a list")
     return tuple(map(each[0], data))
 
 
-def _decode_tuple(each: tuple[Decoder, ...], data: Any) -> tuple[Any, ...]:
+def _decode_tuple(each: Sequence[Decoder], data: Any) -> tuple[Any, ...]:
     if not isinstance(data, list):
         raise CodecError("expected a list")
     if len(each) != len(data):
@@ -212,11 +212,11 @@ def _decode_enum(wanted: type[Enum], data: Any) -> Any:
 
 
 def _decode_float(data: Any) -> float:
-    if type(data) is float:
+    if isinstance(data, float):
         return data
     if type(data) is int:
         return float(data)
-    return _decode_scalar(float, data)
+    raise CodecError(f"expected float, not {type(data).__name__}")
 
 
 def _decode_scalar(wanted: Any, data: Any) -> Any:

@@ -136,6 +136,25 @@ def job_set(request: RunRequest, pods: RunPods, hold: str) -> dict[str, object]:
     }
 
 
+def describe_pods(pods: RunPods) -> dict[str, str]:
+    """What is asked of the cluster, for people: what was not said is left out."""
+    settings = pods.settings
+    asked = {
+        "JobSet": f"{settings.name}, a name of its own in each run",
+        "image": settings.image,
+        "python": settings.python,
+        "context": pods.context or "the current one of the kubeconfig",
+        "namespace": settings.namespace or "that of the context",
+        "queue": settings.queue,
+        "asks for": ", ".join(f"{name}={value}" for name, value in settings.resources.items()),
+        "machines": ", ".join(f"{key}={value}" for key, value in settings.node_selector.items()),
+        "claim": settings.results,
+        "network": "that of the machine" if settings.host_network else "",
+        "idle": f"a pod ends after {pods.idle_s:g} s without ranks and coordinator",
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
 def _job(
     spec: Mapping[str, object], labels: Mapping[str, str], nodes: Iterable[NodeSpec]
 ) -> dict[str, object]:

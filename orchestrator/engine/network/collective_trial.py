@@ -34,7 +34,7 @@ async def try_collective(
     head = hands[names[0]]
     port = await head.listen()
     await head.release(port)
-    wanted = probe_processes(plan, names, address, port)
+    wanted = probe_processes(name, plan, names, address, port)
 
     async def one(node: str) -> list[RankTrial]:
         ends = await hands[node].run_trial(

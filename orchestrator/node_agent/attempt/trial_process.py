@@ -20,9 +20,14 @@ import time
 from orchestrator.node_agent.attempt.launch import fill_placeholders
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
-from orchestrator.node_agent.base.node_layout import check_name
-from orchestrator.node_agent.base.wire import read_seconds
+from orchestrator.node_agent.base.node_layout import check_name, private_folder
+from orchestrator.node_agent.base.wire import read_field, read_seconds
 from orchestrator.node_agent.code.told_process import tethered_argv
+from orchestrator.node_agent.containers.container_jobs import (
+    forget_engine,
+    record_engine,
+    release_job,
+)
 from orchestrator.node_agent.process.children import outcome_of
 
 TYPE_CHECKING = False
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.node_agent.base.call import Context
-    from orchestrator.node_agent.base.node_layout import NodeLayout
+    from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 MAX_S = 600.0
@@ -183,10 +188,14 @@ def run_trial(
     name = check_name(request.get("trial"), "name of a trial", NAME)
     deadline = time.monotonic() + read_seconds(request, "deadline_s", 0.1, MAX_S)
     wanted = fill_placeholders(layout, run, attempt, request)[1]
+    engine = read_field(request, "engine", str, None)
     tried = _enter(context, name)
     try:
         # Under the run's lock: a sweep that follows finds all of them, one before keeps us out.
         with lease.claimed_run(run, claim):
+            if engine:
+                private_folder(attempt.root)
+                record_engine(attempt, engine)
             for process in wanted:
                 started = Tried(process["label"], process["argv"], process["env"], run.root)
                 tried.processes.append(started)
@@ -194,8 +203,22 @@ def run_trial(
         tried.follow(deadline)
     finally:
         _leave(context, name, tried)
+        if engine:
+            _leave_engine(attempt, all_well=not any(p.told or p.status for p in tried.processes))
     told = [process.told_of() for process in tried.processes]
     return {}, json.dumps({"processes": told}).encode()
+
+
+def _leave_engine(attempt: AttemptLayout, *, all_well: bool) -> None:
+    """Containers of processes that ended by themselves went with them; others are removed. What is
+    still there then is found by the run's sweep: its record stays.
+    """
+    if all_well:
+        forget_engine(attempt)
+    else:
+        release_job(attempt)
+    with contextlib.suppress(OSError):
+        os.rmdir(attempt.root)
 
 
 def end_trial(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:

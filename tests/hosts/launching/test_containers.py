@@ -216,6 +216,23 @@ def test_a_lost_node(desk: Desk, cluster: VirtualHosts) -> None:
     assert_nothing_left(cluster, job.run)
 
 
+def test_the_fabric_is_tried_in_containers(desk: Desk, cluster: VirtualHosts) -> None:
+    """By the torch that ranks will have; a network that is cut is found before a rank starts."""
+    desk.script("tiny.py", "import torch.distributed")
+    options = [*TWO, "--fabric-probe"]
+    job, ending = desk.run("tiny.py", options=options)
+    assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
+    (probed,) = job.events("FabricProbed")
+    assert probed["ok"], probed
+    assert_nothing_left(cluster, job.run)
+
+    cluster.cut_data("vh1", "vh2")
+    job, ending = desk.run("tiny.py", options=[*options, "--no-cache"])
+    assert ending.code == 4, ending.err
+    assert not job.events("Launched")
+    assert_nothing_left(cluster, job.run)
+
+
 def test_images_that_differ_are_refused(desk: Desk, cluster: VirtualHosts, images: Images) -> None:
     """Before a rank starts, with nodes and digests. What is there is not pulled."""
     for name, archive in {"vh1": "image.tar", "vh2": "other.tar"}.items():
