@@ -29,6 +29,7 @@ from orchestrator.node_agent.containers.container_jobs import (
     release_job,
 )
 from orchestrator.node_agent.process.children import outcome_of
+from orchestrator.node_agent.process.processes import marked_processes, sweep_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.node_agent.base.call import Context
-    from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout
+    from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout, RunLayout
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 MAX_S = 600.0
@@ -49,6 +50,7 @@ POLL_S = 0.05
 LAST_WORDS_S = 1.0
 # What does not end within this after KILL waits in the kernel; nobody waits for it.
 UNKILLABLE_S = 5.0
+SWEEP_S = 5.0
 
 
 class OutputLines:
@@ -204,19 +206,26 @@ def run_trial(
     finally:
         _leave(context, name, tried)
         if engine:
-            _leave_engine(attempt, all_well=not any(p.told or p.status for p in tried.processes))
+            _leave_engine(
+                run, attempt, all_well=not any(p.told or p.status for p in tried.processes)
+            )
     told = [process.told_of() for process in tried.processes]
     return {}, json.dumps({"processes": told}).encode()
 
 
-def _leave_engine(attempt: AttemptLayout, *, all_well: bool) -> None:
+def _leave_engine(run: RunLayout, attempt: AttemptLayout, *, all_well: bool) -> None:
     """Containers of processes that ended by themselves went with them; others are removed. What is
     still there then is found by the run's sweep: its record stays.
+
+    An engine that is killed while it starts a container forgets what runs in it (podman 4.3): that
+    is ended by its marker. Before the launch the run has no other processes here.
     """
     if all_well:
         forget_engine(attempt)
     else:
+        sweep_processes(lambda: marked_processes(run.root), SWEEP_S)
         release_job(attempt)
+        sweep_processes(lambda: marked_processes(run.root), SWEEP_S)
     with contextlib.suppress(OSError):
         os.rmdir(attempt.root)
 
