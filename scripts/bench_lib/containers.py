@@ -16,6 +16,7 @@ USER = "worker"
 HOSTS, RANKS = 3, 1
 LIMIT = 1.3
 OURS, BARE = "orchestrate run --container", "orchestrate run"
+MOUNTED = f"{OURS}, with a mount and an option"
 IMAGE = "localhost/orchestrate:bench"
 # Parts of the standard library that no rank imports, and that are most of its bytes.
 UNUSED = frozenset("config-3.11 ensurepip idlelib lib2to3 pydoc_data site-packages test".split())
@@ -43,9 +44,11 @@ def contained_launch(bed: Bed, images: Path) -> Scenario:
     project = bed.folder / "project"
     project.mkdir()
     (project / SCRIPT).write_text(PROGRAM)
+    mounted = _with_a_mount(whole)
+    asked = {OURS: (whole, IMAGE), MOUNTED: (mounted, IMAGE), BARE: (whole, "none")}
     contenders = [
-        Contender(name=name, run=partial(_run, bed, whole, project, image))
-        for name, image in {OURS: IMAGE, BARE: "none"}.items()
+        Contender(name=name, run=partial(_run, bed, inventory, project, image))
+        for name, (inventory, image) in asked.items()
     ]
     case = Case(name=f"{HOSTS} hosts x {RANKS} rank", contenders=contenders)
     return Scenario(
@@ -56,6 +59,14 @@ def contained_launch(bed: Bed, images: Path) -> Scenario:
         targets=[Target(case=case.name, quantity=Quantity.WALL, against=BARE, limit=LIMIT)],
         note=NOTE,
     )
+
+
+def _with_a_mount(inventory: Path) -> Path:
+    """The same nodes, with a mount and an option for their containers."""
+    declared = "  container: {mounts: ['/var/tmp:/scratch'], options: ['--cap-add=SYS_PTRACE']}\n"
+    mounted = inventory.with_name("mounted.yaml")
+    mounted.write_text(inventory.read_text().replace("defaults:\n", f"defaults:\n{declared}", 1))
+    return mounted
 
 
 def _program(python: str) -> Path:

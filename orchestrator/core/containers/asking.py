@@ -16,9 +16,9 @@ FLAGS = frozenset(
 )
 LIMITS = frozenset(
     "--cpus --cpu-shares --cpu-period --cpu-quota --cpuset-cpus --cpuset-mems --memory "
-    "--memory-reservation --memory-swap --memory-swappiness --shm-size --ulimit --cap-add "
+    "--memory-reservation --memory-swap --memory-swappiness --ulimit --cap-add "
     "--cap-drop --device --gpus --group-add --hostname --label --annotation --add-host --dns "
-    "--dns-search --sysctl --stop-timeout --oom-score-adj --blkio-weight --userns --runtime "
+    "--dns-search --sysctl --stop-timeout --oom-score-adj --blkio-weight --runtime "
     "--security-opt --platform --device-cgroup-rule --tmpfs".split()
 )
 
@@ -57,7 +57,5 @@ def image_question(node: NodeSpec, modules: Sequence[str]) -> dict[str, object]:
 
 def _brings_no_files(option: str) -> bool:
     """Of options in two words nothing is known."""
-    name, equals, value = option.partition("=")
-    if name in ("--env", "-e"):
-        return "=" in value  # the value is there, and not taken from the node
+    name, equals, _ = option.partition("=")
     return option in FLAGS or (bool(equals) and name in LIMITS)

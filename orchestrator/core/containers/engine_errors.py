@@ -9,8 +9,8 @@ from orchestrator.core.containers import engine_of
 from orchestrator.core.containers.engine import ContainerEngine
 from orchestrator.core.model.container import ContainerSpec
 
-MISSING, IMAGE, USERS, DAEMON, GPUS, PYTHON, OTHER = (
-    f"OR-CONTAINER-{number:03}" for number in (1, 2, 4, 5, 6, 7, 9)
+MISSING, IMAGE, USERS, DAEMON, GPUS, PYTHON, MOUNT, OTHER = (
+    f"OR-CONTAINER-{number:03}" for number in (1, 2, 4, 5, 6, 7, 8, 9)
 )
 # The first that is found tells; later ones are what an earlier one can lead to.
 SIGNS = (
@@ -18,6 +18,7 @@ SIGNS = (
     (USERS, r"subuid|subgid|newuidmap|newgidmap|not be enough IDs"),
     (DAEMON, r"connect to the Docker daemon|docker\.sock"),
     (GPUS, r"nvidia\.com/gpu|CDI device|could not select device driver|nvidia-container-cli"),
+    (MOUNT, r"statfs /|bind source path does not exist|mount source:? .*: no such file"),
     (PYTHON, r"no working Python|executable file .*not found|no such file or directory: OCI"),
     (IMAGE, r"initializing source|pull access denied|manifest unknown|unauthorized|no such image"),
     (IMAGE, r"pinging container registry|image not known|no such file|short-name|dial tcp"),
@@ -46,8 +47,10 @@ def _remedy(id: str, engine: ContainerEngine, image: str) -> str:
         return (
             "choose an image with Python 3.8 or newer, and name it in the inventory: python: PATH"
         )
+    if id == MOUNT:
+        return "make that folder on the node, or leave it out of the container's mounts"
     if id == IMAGE and engine.keeps:
         return f"on that node: {name} pull {image} (with {name} login before), or {name} load"
     if id == IMAGE:
         return f"put {image} there, on a disk that all nodes share or on each"
-    return f"see on that node what {name} says of {image}"
+    return f"check mounts and options of the container, and what {name} run {image} says there"

@@ -60,10 +60,11 @@ def ask(argv: Sequence[str], within_s: float = COMMAND_S) -> str:
 
 
 def complaint(text: str) -> str:
-    """What an engine complains of at the end of ``text``, without its warnings."""
+    """What an engine complains of at the end of ``text``, without its warnings and progress."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if not _is_warning(line)]
-    return "; ".join((errors or lines)[-3:])[-KEPT_CHARACTERS:]
+    told = [line for line in errors if line.startswith("Error:")] or errors or lines
+    return "; ".join(told[-3:])[-KEPT_CHARACTERS:]
 
 
 def _is_warning(line: str) -> bool:

@@ -38,6 +38,7 @@ CHUNK_BYTES = 1024 * 1024
 MAX_RECORD = 64 * 1024
 GPU_DEVICE = "/dev/nvidiactl"
 EVENT = "image"
+UNSTARTED = "ended with 125:"  # as podman and docker end without having started the container
 STATE = "/state"  # beside modules in what is remembered: none is called so
 
 
@@ -193,5 +194,7 @@ def _modules_inside(argv: list[str], names: list[str]) -> dict[str, str]:
     modules = find_modules(argv, ["sys", *names], notes, environment())
     if "sys" not in modules:
         said = complaint("\n".join(notes))
+        if UNSTARTED in said:
+            raise EngineError(f"no container of the image can be started: {said}")
         raise EngineError(f"no working Python {argv[-1]} in the image: {said}")
     return modules

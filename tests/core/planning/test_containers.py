@@ -299,10 +299,8 @@ def test_a_trial_of_the_fabric_runs_where_the_ranks_will() -> None:
 @pytest.mark.parametrize(
     "option, lasting",
     [
-        ("--shm-size=64g", True),
+        ("--ulimit=nofile=65536:65536", True),
         ("--privileged", True),
-        ("--env=A=b", True),
-        ("--env=PYTHONPATH", False),  # its value is the node's
         ("--env-file=/etc/env", False),
         ("--volume=/opt:/opt", False),
         ("-v/opt:/opt", False),
@@ -382,6 +380,9 @@ def test_what_a_node_is_asked() -> None:
 UNANSWERED = (
     "podman: no working Python python3 in the image: interpreter /usr/bin/podman ended with"
 )
+UNSTARTED = (
+    "podman: no container of the image can be started: interpreter /usr/bin/podman ended with 125:"
+)
 UNREACHABLE = "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
 REGISTRY = "pinging container registry registry.example: dial tcp: network is unreachable"
 NO_RANGES = 'cannot find UID/GID for user worker: no subuid ranges found for user "worker"'
@@ -405,7 +406,17 @@ WORDS = [
         "007",
         "Python 3.8",
     ),
-    ("podman: Error: something new", "009", "what podman says"),
+    ("podman: Error: something new", "009", "what podman run"),
+    (
+        f"{UNSTARTED} Error: statfs /no/such/dir: no such file or directory",
+        "008",
+        "make that folder",
+    ),
+    (
+        f"{UNSTARTED} Error: invalid option",
+        "009",
+        "mounts and options",
+    ),
 ]
 
 
