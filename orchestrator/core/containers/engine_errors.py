@@ -9,11 +9,12 @@ from orchestrator.core.containers import engine_of
 from orchestrator.core.containers.engine import ContainerEngine
 from orchestrator.core.model.container import ContainerSpec
 
-MISSING, IMAGE, USERS, DAEMON, GPUS, PYTHON, MOUNT, OTHER = (
-    f"OR-CONTAINER-{number:03}" for number in (1, 2, 4, 5, 6, 7, 8, 9)
+MISSING, IMAGE, USERS, DAEMON, GPUS, PYTHON, MOUNT, OTHER, ALIAS = (
+    f"OR-CONTAINER-{number:03}" for number in (1, 2, 4, 5, 6, 7, 8, 9, 10)
 )
 # The first that is found tells; later ones are what an earlier one can lead to.
 SIGNS = (
+    (ALIAS, r"^docker: it is podman by another name"),
     (MISSING, r": not installed on this node"),
     (USERS, r"subuid|subgid|newuidmap|newgidmap|not be enough IDs"),
     (DAEMON, r"connect to the Docker daemon|docker\.sock"),
@@ -35,6 +36,8 @@ def _remedy(id: str, engine: ContainerEngine, image: str) -> str:
     name = engine.name.value
     if id == MISSING:
         return f"install {name} there, or choose another engine: --container-engine"
+    if id == ALIAS:
+        return "--container-engine podman"
     if id == USERS:
         ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
         return f"as root on that node: usermod {ranges} USER; then: podman system migrate"

@@ -48,6 +48,14 @@ def find_program(name: str) -> str:
     return found
 
 
+def is_podman() -> bool:
+    """Whether what is called docker here is podman, as Debian's podman-docker has it."""
+    try:
+        return ask([find_program("docker"), "--version"]).startswith("podman")
+    except EngineError:
+        return False
+
+
 def ask(argv: Sequence[str], within_s: float = COMMAND_S) -> str:
     """What an engine prints. Raises :class:`EngineError`."""
     try:

@@ -21,6 +21,7 @@ from orchestrator.node_agent.containers.container_tools import (
     complaint,
     environment,
     find_program,
+    is_podman,
 )
 from orchestrator.node_agent.facts.interpreter import MAX_MODULES
 from orchestrator.node_agent.facts.module_versions import SEARCH_PATH, find_modules
@@ -38,7 +39,9 @@ CHUNK_BYTES = 1024 * 1024
 MAX_RECORD = 64 * 1024
 GPU_DEVICE = "/dev/nvidiactl"
 EVENT = "image"
-UNSTARTED = "ended with 125:"  # as podman and docker end without having started the container
+OTHER_NAME = "it is podman by another name"
+# As podman and docker end that could not start the container.
+UNSTARTED = re.compile(r"ended with 12[56]:")
 STATE = "/state"  # beside modules in what is remembered: none is called so
 
 
@@ -56,7 +59,8 @@ def prepare_image(context: Context, request: Mapping[str, Any]) -> dict[str, Any
         digest = _file_digest(context, reference) if file else _digest_of(reference)
         modules = _modules(context, [program, reference, digest], request)
     except EngineError as error:
-        raise AgentFault(NO_CONTAINER, f"{engine}: {error}") from error
+        other = f"{OTHER_NAME}: " if engine == "docker" and is_podman() else ""
+        raise AgentFault(NO_CONTAINER, f"{engine}: {other}{error}") from error
     return {"program": program, "reference": reference, "digest": digest, "modules": modules}
 
 
@@ -194,7 +198,7 @@ def _modules_inside(argv: list[str], names: list[str]) -> dict[str, str]:
     modules = find_modules(argv, ["sys", *names], notes, environment())
     if "sys" not in modules:
         said = complaint("\n".join(notes))
-        if UNSTARTED in said:
+        if UNSTARTED.search(said):
             raise EngineError(f"no container of the image can be started: {said}")
         raise EngineError(f"no working Python {argv[-1]} in the image: {said}")
     return modules

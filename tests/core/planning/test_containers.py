@@ -406,6 +406,7 @@ WORDS = [
         "007",
         "Python 3.8",
     ),
+    ("docker: it is podman by another name: anything", "010", "--container-engine podman"),
     ("podman: Error: something new", "009", "what podman run"),
     (
         f"{UNSTARTED} Error: statfs /no/such/dir: no such file or directory",
