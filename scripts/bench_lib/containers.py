@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +24,9 @@ IMAGE = "localhost/orchestrate:bench"
 UNUSED = frozenset("config-3.11 ensurepip idlelib lib2to3 pydoc_data site-packages test".split())
 NOTE = (
     "The same hosts, Python and script, `--launcher direct`, one rank on each of three hosts. The "
-    "image, this machine's Python and nothing else, is there and was used before: what is measured "
-    "is asking podman for it, and the start of the ranks' containers. All hosts share this "
-    "machine's cores, so that three containers are started side by side on them."
+    "image, this machine's Python with its bytecode, is there and was used before: what is "
+    "measured is asking podman for it, and the start of the ranks' containers. All hosts share "
+    "this machine's cores, so that three containers are started side by side on them."
 )
 
 
@@ -85,7 +87,25 @@ def _python_files(python: str) -> dict[str, bytes]:
     libraries = {Path(word) for word in linked.split() if word.startswith("/") and word[-1] != ":"}
     used = (p for p in standard.rglob("*") if not UNUSED & set(p.relative_to(standard).parts))
     modules = [p for p in used if p.suffix in {".py", ".so"} and p.is_file()]
-    return {str(p).lstrip("/"): p.read_bytes() for p in (program, *libraries, *modules)}
+    found = {str(p).lstrip("/"): p.read_bytes() for p in (program, *libraries, *modules)}
+    return found | _bytecode(program, [path for path in modules if path.suffix == ".py"])
+
+
+def _bytecode(program: Path, sources: Sequence[Path]) -> dict[str, bytes]:
+    """Of the sources, where the interpreter looks for it: what runs on the hosts themselves has
+    bytecode, and so have images in which pip or conda installed something. Times of files are not
+    kept in images, so that it is found by what it says of itself.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        names = Path(scratch, "names")
+        names.write_text("".join(f"{source}\n" for source in sources))
+        argv = ["env", f"PYTHONPYCACHEPREFIX={scratch}", str(program), "-m", "compileall", "-qq"]
+        run_tool([*argv, "--invalidation-mode=unchecked-hash", "-i", str(names)])
+        made = [path for path in Path(scratch).rglob("*.pyc") if path.is_file()]
+        return {
+            str(p.relative_to(scratch).parent / "__pycache__" / p.name): p.read_bytes()
+            for p in made
+        }
 
 
 def _run(bed: Bed, inventory: Path, project: Path, image: str) -> Sample:
