@@ -12,12 +12,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed, Rows8
-from .rounding_kernels import rms_norm_backward_rounded, rms_norm_rounded
-from .swiglu_kernels import swiglu, swiglu_backward
+from .norm_kernels import (
+    rms_norm,
+    rms_norm_backward,
+    rms_norm_backward_rounded,
+    rms_norm_rounded,
+)
+from .rounding_kernels import extend_rows, quantise_rows
+from .swiglu_kernels import swiglu, swiglu_backward, swiglu_backward_rounded, swiglu_rounded
 
 __all__ = [
     "cross_entropy_",
+    "extend_rows",
     "quantise_rows",
     "rms_norm",
     "rms_norm_backward",
@@ -26,80 +32,12 @@ __all__ = [
     "rotate",
     "swiglu",
     "swiglu_backward",
+    "swiglu_backward_rounded",
+    "swiglu_rounded",
 ]
 
 COLUMNS = 2048  # of heads in one program
 AT_A_TIME = 8192  # of a row that is passed over twice
-WHOLE = 65_536  # as many of a row as 512 threads can hold in 16 bits
-
-
-def _warps(columns: int) -> int:
-    """Enough threads for eight values each, within what a program may have."""
-    warps: int = min(max(triton.next_power_of_2(columns) // 256, 1), 16)
-    return warps
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm(
-    x: tl.tensor,
-    added: tl.tensor,
-    weight: tl.tensor,
-    out: tl.tensor,
-    rstd: tl.tensor,
-    x_row: tl.tensor,
-    added_row: tl.tensor,
-    out_row: tl.tensor,
-    width: tl.tensor,
-    eps: tl.tensor,
-    past: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
-    if past:
-        beside = tl.load(added + row * added_row + at, mask=inside, other=0.0)
-        values = (values.to(tl.float32) + beside.to(tl.float32)).to(beside.dtype)
-        tl.store(x + row * x_row + at, values, mask=inside)
-    wide = values.to(tl.float32)
-    inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
-    tl.store(rstd + row, inverse)
-    normed = (wide * inverse).to(values.dtype)
-    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    product = (normed.to(tl.float32) * scale).to(values.dtype)
-    tl.store(out + row * out_row + at, product, mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm_backward(
-    grad: tl.tensor,
-    x: tl.tensor,
-    weight: tl.tensor,
-    rstd: tl.tensor,
-    residual: tl.tensor,
-    out: tl.tensor,
-    grad_row: tl.tensor,
-    x_row: tl.tensor,
-    residual_row: tl.tensor,
-    out_row: tl.tensor,
-    width: tl.tensor,
-    past: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    inverse = tl.load(rstd + row)
-    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    scaled = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32) * scale
-    normed = tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32) * inverse
-    inner = tl.sum(scaled * normed, axis=0) / width
-    result = (scaled - normed * inner) * inverse
-    if past:
-        beside = tl.load(residual + row * residual_row + at, mask=inside, other=0.0)
-        result += beside.to(tl.float32)
-    tl.store(out + row * out_row + at, result.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -131,34 +69,6 @@ def _rotate(
     tl.store(out + row * out_row + place, (first * cosine - second * sine).to(kind), mask=inside)
     turned = (second * cosine + first * sine).to(kind)
     tl.store(out + row * out_row + place + half, turned, mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _quantise_rows(
-    x: tl.tensor,
-    out: tl.tensor,
-    scales: tl.tensor,
-    x_row: tl.tensor,
-    width: tl.constexpr,
-    largest: tl.constexpr,
-    smallest: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    values = tl.load(x + row * x_row + at, mask=at < width, other=0.0)
-    highest = tl.max(tl.abs(values), axis=0).to(tl.float32)
-    for start in range(block, width, block):
-        more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
-        highest = tl.maximum(highest, tl.max(tl.abs(more), axis=0).to(tl.float32))
-    scale = tl.maximum(highest / largest, smallest)
-    tl.store(scales + row, scale)
-    kind = out.dtype.element_ty
-    line = out + row * width + at
-    tl.store(line, (values.to(tl.float32) / scale).to(kind), mask=at < width)
-    for start in range(block, width, block):
-        more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
-        tl.store(line + start, (more.to(tl.float32) / scale).to(kind), mask=start + at < width)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -196,31 +106,6 @@ def _cross_entropy(
         tl.store(line + at, (share * scale).to(logits.dtype.element_ty), mask=inside)
 
 
-def rms_norm(
-    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
-) -> Normed:
-    rows, width = total.shape
-    rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
-    beside = total if added is None else added
-    _rms_norm[(rows,)](
-        total, beside, weight, out, rstd,
-        total.stride(0), beside.stride(0), out.stride(0), width, eps,
-        past=added is not None, block=triton.next_power_of_2(width), num_warps=_warps(width),
-    )  # fmt: skip
-    return Normed(total, weight, rstd)
-
-
-def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out: Tensor) -> None:
-    total = normed.total
-    rows, width = total.shape
-    beside = grad if residual is None else residual
-    _rms_norm_backward[(rows,)](
-        grad, total, normed.weight, normed.rstd, beside, out,
-        grad.stride(0), total.stride(0), beside.stride(0), out.stride(0), width,
-        past=residual is not None, block=triton.next_power_of_2(width), num_warps=_warps(width),
-    )  # fmt: skip
-
-
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
     tokens, depth = cos.shape
     half, heads = depth // 2, x.shape[1] // depth
@@ -230,18 +115,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -
         x, cos, sin, out, x.stride(0), out.stride(0), cos.stride(0), heads,
         -1.0 if inverse else 1.0, together=together, half=half, block=block, num_warps=4,
     )  # fmt: skip
-
-
-def quantise_rows(x: Tensor) -> Rows8:
-    rows, width = x.shape
-    out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
-    scales = torch.empty(rows, dtype=torch.float32, device=x.device)
-    block = min(triton.next_power_of_2(width), WHOLE)
-    _quantise_rows[(rows,)](
-        x, out, scales, x.stride(0), width=width, largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
-        block=block, num_warps=_warps(block),
-    )  # fmt: skip
-    return Rows8(out, scales)
 
 
 def cross_entropy_(

@@ -1,135 +1,120 @@
-"""Norms that also round to 8 bits what they make, in Triton: a row's scale needs the whole row, and
-here it is at hand in registers.
-"""
+"""Rounding to 8 bits in Triton: rows as they are, and what an adapter adds beside them."""
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed, Rows8
+from .norm_kernels import SCALING, warps
+from .reference import LARGEST_E4M3, Rows8
+
+WHOLE = 65_536  # as many of a row as 512 threads can hold in 16 bits
+TALL = 16  # rows of one program that have columns added
+PIECE = 256  # columns of a row that is rounded again
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _scale_of(values: tl.tensor, largest: tl.constexpr, smallest: tl.constexpr) -> tl.tensor:
-    return tl.maximum(tl.max(tl.abs(values), axis=0) / largest, smallest)
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm_rounded(
+def _quantise_rows(
     x: tl.tensor,
-    added: tl.tensor,
-    weight: tl.tensor,
     out: tl.tensor,
-    rows8: tl.tensor,
     scales: tl.tensor,
-    rstd: tl.tensor,
     x_row: tl.tensor,
-    added_row: tl.tensor,
     out_row: tl.tensor,
-    width: tl.tensor,
-    eps: tl.tensor,
-    past: tl.constexpr,
+    width: tl.constexpr,
     largest: tl.constexpr,
     smallest: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
-    kind = values.dtype
-    if past:
-        beside = tl.load(added + row * added_row + at, mask=inside, other=0.0)
-        values = (values.to(tl.float32) + beside.to(tl.float32)).to(kind)
-        tl.store(x + row * x_row + at, values, mask=inside)
-    wide = values.to(tl.float32)
-    inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
-    tl.store(rstd + row, inverse)
-    normed = (wide * inverse).to(kind)
-    factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    product = (normed.to(tl.float32) * factor).to(kind)
-    tl.store(out + row * out_row + at, product, mask=inside)
-    exact = product.to(tl.float32)
-    scale = _scale_of(exact, largest, smallest)
+    values = tl.load(x + row * x_row + at, mask=at < width, other=0.0)
+    highest = tl.max(tl.abs(values), axis=0).to(tl.float32)
+    for start in range(block, width, block):
+        more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
+        highest = tl.maximum(highest, tl.max(tl.abs(more), axis=0).to(tl.float32))
+    scale = tl.maximum(highest / largest, smallest)
     tl.store(scales + row, scale)
-    tl.store(rows8 + row * width + at, (exact / scale).to(rows8.dtype.element_ty), mask=inside)
+    kind = out.dtype.element_ty
+    line = out + row * out_row + at
+    tl.store(line, (values.to(tl.float32) / scale).to(kind), mask=at < width)
+    for start in range(block, width, block):
+        more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
+        tl.store(line + start, (more.to(tl.float32) / scale).to(kind), mask=start + at < width)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm_backward_rounded(
-    grad: tl.tensor,
-    x: tl.tensor,
-    weight: tl.tensor,
-    rstd: tl.tensor,
-    residual: tl.tensor,
-    out: tl.tensor,
-    rows8: tl.tensor,
+def _extend_rows(
+    values: tl.tensor,
     scales: tl.tensor,
-    grad_row: tl.tensor,
+    least: tl.tensor,
+    x: tl.tensor,
+    thin: tl.tensor,
+    rows: tl.tensor,
+    values_row: tl.tensor,
     x_row: tl.tensor,
-    residual_row: tl.tensor,
-    out_row: tl.tensor,
-    width: tl.tensor,
+    x_column: tl.tensor,
+    thin_row: tl.tensor,
+    thin_column: tl.tensor,
+    factor: tl.tensor,
+    width: tl.constexpr,
+    rank: tl.constexpr,
+    spare: tl.constexpr,
+    inner: tl.constexpr,
     largest: tl.constexpr,
-    smallest: tl.constexpr,
+    tall: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    inverse = tl.load(rstd + row)
-    factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    scaled = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32) * factor
-    normed = tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32) * inverse
-    inner = tl.sum(scaled * normed, axis=0) / width
-    beside = tl.load(residual + row * residual_row + at, mask=inside, other=0.0).to(tl.float32)
-    result = ((scaled - normed * inner) * inverse + beside).to(out.dtype.element_ty)
-    tl.store(out + row * out_row + at, result, mask=inside)
-    exact = result.to(tl.float32)
-    scale = _scale_of(exact, largest, smallest)
-    tl.store(scales + row, scale)
-    tl.store(rows8 + row * width + at, (exact / scale).to(rows8.dtype.element_ty), mask=inside)
-
-
-def _room(rows: int, width: int, like: Tensor) -> Rows8:
-    return Rows8(
-        torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=like.device),
-        torch.empty(rows, dtype=torch.float32, device=like.device),
+    row = (tl.program_id(0) * tall + tl.arange(0, tall)).to(tl.int64)
+    k = tl.arange(0, inner)
+    there = row < rows
+    own = tl.load(
+        thin + row[:, None] * thin_row + k[None, :] * thin_column,
+        mask=there[:, None] & (k < rank)[None, :],
+        other=0.0,
     )
+    own = own.to(tl.float32) * factor
+    before = tl.load(scales + row, mask=there, other=1.0)
+    scale = tl.load(least + row, mask=there, other=1.0)
+    scale = tl.maximum(scale, tl.max(tl.abs(own), axis=1) / largest)
+    kind = values.dtype.element_ty
+    line = values + row[:, None] * values_row
+    beside = there[:, None] & (k < spare)[None, :]
+    tl.store(line + width + k[None, :], (own / scale[:, None]).to(kind), mask=beside)
+    other = there & (scale != before)
+    if tl.max(other.to(tl.int32), axis=0) > 0:
+        tl.store(scales + row, scale, mask=other)
+        for start in range(0, width, block):
+            at = start + tl.arange(0, block)
+            again = other[:, None] & (at < width)[None, :]
+            exact = tl.load(
+                x + row[:, None] * x_row + at.to(tl.int64)[None, :] * x_column,
+                mask=again,
+                other=0.0,
+            )
+            rounded = (exact.to(tl.float32) / scale[:, None]).to(kind)
+            tl.store(line + at[None, :], rounded, mask=again)
 
 
-def _warps(columns: int) -> int:
-    warps: int = min(max(triton.next_power_of_2(columns) // 256, 1), 16)
-    return warps
-
-
-def rms_norm_rounded(
-    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
-) -> tuple[Normed, Rows8]:
-    rows, width = total.shape
-    rounded = _room(rows, width, total)
-    rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
-    beside = total if added is None else added
-    _rms_norm_rounded[(rows,)](
-        total, beside, weight, out, *rounded, rstd,
-        total.stride(0), beside.stride(0), out.stride(0), width, eps,
-        past=added is not None, largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
-        block=triton.next_power_of_2(width), num_warps=_warps(width),
+def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
+    rows, width = x.shape
+    out = Rows8.empty(rows, width, spare, x.device)
+    block = min(triton.next_power_of_2(width), WHOLE)
+    _quantise_rows[(rows,)](
+        x, *out, x.stride(0), width + spare, width=width, **SCALING,
+        block=block, num_warps=warps(block),
     )  # fmt: skip
-    return Normed(total, weight, rstd), rounded
+    return out
 
 
-def rms_norm_backward_rounded(grad: Tensor, normed: Normed, residual: Tensor, out: Tensor) -> Rows8:
-    total = normed.total
-    rows, width = total.shape
-    rounded = _room(rows, width, total)
-    _rms_norm_backward_rounded[(rows,)](
-        grad, total, normed.weight, normed.rstd, residual, out, *rounded,
-        grad.stride(0), total.stride(0), residual.stride(0), out.stride(0), width,
-        largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
-        block=triton.next_power_of_2(width), num_warps=_warps(width),
+def extend_rows(
+    rows: Rows8, x: Tensor, thin: Tensor, factor: float, least: Tensor | None = None
+) -> None:
+    count, width = x.shape
+    total, rank = rows.values.shape[1], thin.shape[1]
+    _extend_rows[(triton.cdiv(count, TALL),)](
+        *rows, rows.scales if least is None else least, x, thin, count, total,
+        *x.stride(), *thin.stride(), factor,
+        width=width, rank=rank, spare=total - width, inner=triton.next_power_of_2(total - width),
+        largest=LARGEST_E4M3, tall=TALL, block=PIECE, num_warps=4,
     )  # fmt: skip
-    return rounded
