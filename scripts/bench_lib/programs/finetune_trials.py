@@ -51,7 +51,7 @@ def main() -> None:
         try:
             for figure in trials[name](options):
                 print(json.dumps({"trial": name, **figure}), flush=True)
-        except (ImportError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - one trial must not cost the others
             reason = f"{type(error).__name__}: {error}"[:1500]
             print(json.dumps({"trial": name, "failed": reason}), flush=True)
 

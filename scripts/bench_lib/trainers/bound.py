@@ -97,12 +97,12 @@ class _Rooms:
         return self._found[key]
 
     def rounded(self, by: Rounded, width: int, thin: int, use: str) -> Rows8:
-        """The same in 8 bits, with so many columns of an adapter beside them."""
+        """The same in 8 bits, with so many columns of an adapter before them."""
         key = width, thin, use
         if key not in self._rounded:
             x = self.get(width, use)
             self._rounded[key] = by.rounded(x)
-            by.beside(self._rounded[key], x, self.get(thin, "thin"))
+            by.put_before(self._rounded[key], x, self.get(thin, "thin"))
         return self._rounded[key]
 
 

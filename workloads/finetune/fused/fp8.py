@@ -4,10 +4,12 @@ Weights are rounded once, for each output channel with a scale of its own, and o
 way round for the backward pass, since the multiplier wants both operands contiguous along the
 dimension that is summed over. Activations and gradients are rounded row by row as they come.
 
-The adapter is trained in fp32, its thin products and its gradients are of the model's own type. What
-it adds to y = [x | h] [W | s B]ᵀ, and to the gradient of x, is part of the one product in 8 bits: a
-row's scale serves x and h alike, so that h is rounded no more coarsely than x is. `SHARE` of h goes
-beside x, and s B / `SHARE` beside W, for h is rarely much smaller than x, and s B mostly than W.
+The adapter is trained in fp32; its thin products and its gradients are of the model's own type.
+What it adds to y = [h | x] [s B | W]ᵀ, and to the gradient of x, is part of the one product in 8
+bits: a row's scale serves h and x alike, so that h is rounded no more coarsely than x is. `SHARE` of
+h goes before x, and s B / `SHARE` before W, for h is rarely much smaller than x, and s B mostly than
+W. It goes before, not behind, because the multiplier adds to its sums with few bits: to those of x,
+the products of a young adapter would be cut off one by one.
 
 Formats and scales by row and column as in FP8 Formats for Deep Learning (arXiv 2209.05433) and
 torch._scaled_mm. e4m3 serves gradients, too: a scale for each row leaves its three bits of mantissa
@@ -42,7 +44,7 @@ class Rounded:
         self._of_rows, self._of_columns = self._rows.scales.clone(), self._columns.scales.clone()
 
     def extend(self, weight: Tensor, up: Tensor, down: Tensor) -> None:
-        """Put the adapter's `up` [o, r] and `down` [r, d] beside `weight`, which is the matrix."""
+        """Put the adapter's `up` [o, r] and `down` [r, d] before `weight`, which is the matrix."""
         for rows, exact, thin, least in (
             (self._rows, weight, up, self._of_rows),
             (self._columns, weight.t(), down.t(), self._of_columns),
@@ -54,16 +56,16 @@ class Rounded:
         rows: Rows8 = self._ops.quantise_rows(x, spare=self.spare)
         return rows
 
-    def beside(self, rows: Rows8, x: Tensor, thin: Tensor) -> None:
-        """Put `thin` [T, r] beside `rows`, which are those of `x`."""
+    def put_before(self, rows: Rows8, x: Tensor, thin: Tensor) -> None:
+        """Put `thin` [T, r] before the `rows` of `x`."""
         self._ops.extend_rows(rows, x, thin, SHARE)
 
     def multiply(self, rows: Rows8, out: Tensor, bias: Tensor | None = None) -> None:
-        """`out` [T, o] = the rounded rows [T, d + spare] times the matrix, plus `bias` [o]."""
+        """`out` [T, o] = the rounded rows [T, spare + d] times the matrix, plus `bias` [o]."""
         _multiply(rows, self._rows, out, bias)
 
     def multiply_back(self, rows: Rows8, out: Tensor) -> None:
-        """`out` [T, d], from the rounded rows [T, o + spare] of a gradient."""
+        """`out` [T, d], from the rounded rows [T, spare + o] of a gradient."""
         _multiply(rows, self._columns, out)
 
     def forward(self, x: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
@@ -113,7 +115,7 @@ class FusedProjectionFp8(FusedProjection):
     def forward(self, x: Tensor, out: Tensor, rows: Rows8 | None = None) -> Tensor:
         thin = torch.mm(x, self._down.t())
         given = self._rounded.rounded(x) if rows is None else rows
-        self._rounded.beside(given, x, thin)
+        self._rounded.put_before(given, x, thin)
         self._rounded.multiply(given, out, self.bias)
         return thin
 
@@ -121,7 +123,7 @@ class FusedProjectionFp8(FusedProjection):
         thin = torch.mm(grad, self._up)
         if out is not None:
             given = self._rounded.rounded(grad) if rows is None else rows
-            self._rounded.beside(given, grad, thin)
+            self._rounded.put_before(given, grad, thin)
             self._rounded.multiply_back(given, out)
         return thin
 

@@ -1,5 +1,5 @@
-"""Norms in Triton, forward and backward; where asked for, they also round to 8 bits what they make: a
-row's scale needs the whole row, and here it is at hand in registers.
+"""Norms in Triton, forward and backward; where asked for, they also round to 8 bits what they make:
+a row's scale needs the whole row, and here it is at hand in registers.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def rms_norm_rounded(
     spare: int = 0,
 ) -> tuple[Normed, Rows8]:
     rounded = Rows8.empty(*total.shape, spare, total.device)
-    return _forward(total, weight, eps, out, added, rounded), rounded
+    return _forward(total, weight, eps, out, added, rounded.behind(spare)), rounded
 
 
 def _forward(
@@ -160,7 +160,7 @@ def rms_norm_backward_rounded(
     grad: Tensor, normed: Normed, residual: Tensor, out: Tensor, *, spare: int = 0
 ) -> Rows8:
     rounded = Rows8.empty(*out.shape, spare, out.device)
-    _backward(grad, normed, residual, out, rounded)
+    _backward(grad, normed, residual, out, rounded.behind(spare))
     return rounded
 
 

@@ -26,7 +26,7 @@ class Normed:
 
 class Rows8(NamedTuple):
     """A matrix in 8 bits: `values` [T, n] as float8_e4m3fn, and the `scales` [T] of its rows in
-    fp32, by which they are to be multiplied. There may be spare columns behind the n, which nobody
+    fp32, by which they are to be multiplied. There may be spare columns before the n, which nobody
     has written until `extend_rows` does.
     """
 
@@ -37,8 +37,12 @@ class Rows8(NamedTuple):
     def empty(cls, rows: int, width: int, spare: int, device: torch.device) -> Rows8:
         """Nothing is written yet."""
         kind = torch.float8_e4m3fn
-        values = torch.empty(rows, width + spare, dtype=kind, device=device)
+        values = torch.empty(rows, spare + width, dtype=kind, device=device)
         return cls(values, torch.empty(rows, dtype=torch.float32, device=device))
+
+    def behind(self, spare: int) -> Rows8:
+        """A view of what comes after the `spare` columns."""
+        return Rows8(self.values[:, spare:], self.scales)
 
 
 def rms_norm(
@@ -107,14 +111,14 @@ def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
     rows = Rows8.empty(*x.shape, spare, x.device)
     wide = x.float()
     rows.scales.copy_((wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE))
-    rows.values[:, : x.shape[1]] = (wide / rows.scales[:, None]).to(torch.float8_e4m3fn)
+    rows.values[:, spare:] = (wide / rows.scales[:, None]).to(torch.float8_e4m3fn)
     return rows
 
 
 def extend_rows(
     rows: Rows8, x: Tensor, thin: Tensor, factor: float, least: Tensor | None = None
 ) -> None:
-    """`rows` [T, d + s], which are those of `x` [T, d], become those of [x | factor thin | 0], with
+    """`rows` [T, s + d], which are those of `x` [T, d], become those of [factor thin | 0 | x], with
     `thin` [T, r]. A row in which x has not the largest value is rounded once more, as a whole.
 
     With `least` [T], the scales of x alone, `rows` may have been extended before.
@@ -123,7 +127,7 @@ def extend_rows(
     of_x = rows.scales if least is None else least
     scales = torch.maximum(of_x, added.abs().amax(-1) / LARGEST_E4M3)
     whole = functional.pad(added, (0, rows.values.shape[1] - x.shape[1] - thin.shape[1]))
-    whole = torch.cat([x.float(), whole], dim=-1)
+    whole = torch.cat([whole, x.float()], dim=-1)
     rows.values.copy_((whole / scales[:, None]).to(torch.float8_e4m3fn))
     rows.scales.copy_(scales)
 

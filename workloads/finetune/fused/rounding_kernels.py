@@ -1,4 +1,4 @@
-"""Rounding to 8 bits in Triton: rows as they are, and what an adapter adds beside them."""
+"""Rounding to 8 bits in Triton: rows as they are, and what an adapter puts before them."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _extend_rows(
     scale = tl.maximum(scale, tl.max(tl.abs(own), axis=1) / largest)
     kind = values.dtype.element_ty
     line = values + row[:, None] * values_row
-    beside = there[:, None] & (k < spare)[None, :]
-    tl.store(line + width + k[None, :], (own / scale[:, None]).to(kind), mask=beside)
+    before_x = there[:, None] & (k < spare)[None, :]
+    tl.store(line + k[None, :], (own / scale[:, None]).to(kind), mask=before_x)
     other = there & (scale != before)
     if tl.max(other.to(tl.int32), axis=0) > 0:
         tl.store(scales + row, scale, mask=other)
@@ -93,7 +93,7 @@ def _extend_rows(
                 other=0.0,
             )
             rounded = (exact.to(tl.float32) / scale[:, None]).to(kind)
-            tl.store(line + at[None, :], rounded, mask=again)
+            tl.store(line + spare + at[None, :], rounded, mask=again)
 
 
 def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
@@ -101,7 +101,7 @@ def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
     out = Rows8.empty(rows, width, spare, x.device)
     block = min(triton.next_power_of_2(width), WHOLE)
     _quantise_rows[(rows,)](
-        x, *out, x.stride(0), width + spare, width=width, **SCALING,
+        x, *out.behind(spare), x.stride(0), width + spare, width=width, **SCALING,
         block=block, num_warps=warps(block),
     )  # fmt: skip
     return out

@@ -1,5 +1,6 @@
 """SwiGLU in Triton, forward and backward: by pieces of rows; or by whole rows, which are also
-rounded to 8 bits while they are at hand in registers.
+rounded to 8 bits while they are at hand: forward in registers, as two powers of two with few
+columns too many (18,944 in 16,384 and 4,096); backward, where these would be too few, in the cache.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from .norm_kernels import SCALING
 from .reference import Rows8
 
 COLUMNS = 2048  # of a row in one program, where rows need not be whole
-WARPS = 16  # of a program that holds a row
+WARPS = 16  # of a program that makes a whole row
+WARPS_BACKWARD = 32  # so many that few rows are under way, which the cache holds
+PIECE = 4096  # columns at a time, backward
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -123,26 +126,27 @@ def _swiglu_backward_rounded(
     grad_row: tl.tensor,
     gate_up_row: tl.tensor,
     rows8_row: tl.tensor,
-    width: tl.tensor,
-    head: tl.constexpr,
-    tail: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
     largest: tl.constexpr,
     smallest: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     grads, source = grad + row * grad_row, gate_up + row * gate_up_row
     to = rows8 + row * rows8_row
-    first, rest = tl.arange(0, head), head + tl.arange(0, tail)
-    gate_ahead, up_ahead = _gradients(grads, source, first, width)
-    gate_behind, up_behind = _gradients(grads, source, rest, width)
-    highest = tl.maximum(_largest(gate_ahead), _largest(up_ahead))
-    highest = tl.maximum(highest, tl.maximum(_largest(gate_behind), _largest(up_behind)))
-    scale = tl.maximum(highest / largest, smallest)
+    at = tl.arange(0, block)
+    most = tl.zeros((block,), tl.float32)
+    for start in range(0, width, block):
+        of_gate, of_up = _gradients(grads, source, start + at, width)
+        both = tl.maximum(tl.abs(of_gate.to(tl.float32)), tl.abs(of_up.to(tl.float32)))
+        most = tl.maximum(most, both)
+    scale = tl.maximum(tl.max(most, axis=0) / largest, smallest)
     tl.store(scales + row, scale)
-    _rounded(gate_ahead, scale, to, first, width)
-    _rounded(up_ahead, scale, to + width, first, width)
-    _rounded(gate_behind, scale, to, rest, width)
-    _rounded(up_behind, scale, to + width, rest, width)
+    tl.debug_barrier()  # other threads may read again what these have written
+    for start in range(0, 2 * width, block):
+        inside = start + at < 2 * width
+        made = tl.load(source + start + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(to + start + at, (made / scale).to(rows8.dtype.element_ty), mask=inside)
 
 
 def swiglu(gate_up: Tensor, out: Tensor) -> None:
@@ -162,10 +166,11 @@ def swiglu_backward(grad: Tensor, gate_up: Tensor) -> None:
 def swiglu_rounded(gate_up: Tensor, out: Tensor, *, spare: int = 0) -> Rows8:
     rows, width = out.shape
     rounded = Rows8.empty(rows, width, spare, out.device)
+    head = max(1, triton.next_power_of_2(width) // 2)
     _swiglu_rounded[(rows,)](
-        gate_up, out, *rounded,
+        gate_up, out, *rounded.behind(spare),
         gate_up.stride(0), out.stride(0), width + spare, width,
-        **_split(width), **SCALING, num_warps=WARPS,
+        head=head, tail=triton.next_power_of_2(max(1, width - head)), **SCALING, num_warps=WARPS,
     )  # fmt: skip
     return rounded
 
@@ -174,14 +179,8 @@ def swiglu_backward_rounded(grad: Tensor, gate_up: Tensor, *, spare: int = 0) ->
     rows, width = grad.shape
     rounded = Rows8.empty(rows, 2 * width, spare, grad.device)
     _swiglu_backward_rounded[(rows,)](
-        grad, gate_up, *rounded,
-        grad.stride(0), gate_up.stride(0), 2 * width + spare, width,
-        **_split(width), **SCALING, num_warps=WARPS,
+        grad, gate_up, *rounded.behind(spare),
+        grad.stride(0), gate_up.stride(0), 2 * width + spare,
+        width=width, block=PIECE, **SCALING, num_warps=WARPS_BACKWARD,
     )  # fmt: skip
     return rounded
-
-
-def _split(width: int) -> dict[str, int]:
-    """A row in two powers of two with few columns too many: 18,944 in 16,384 and 4,096."""
-    head = max(1, triton.next_power_of_2(width) // 2)
-    return {"head": head, "tail": triton.next_power_of_2(max(1, width - head))}
