@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import tempfile
 import time
@@ -47,6 +48,7 @@ KEY = ("device", "model", "gpus", "lora_rank", "side")
 GIB = 2**30
 ALL_ROWS_BYTES = 135 * GIB  # that hold what 8 rows of 4096 tokens keep
 LEAST_S = 60.0  # a run that has less is not begun
+PEER_S = 150.0  # for one in a process of its own, which may compile for longer
 STEPS = ("--steps", "7", "--warmup", "2")
 GPUS = """
 import torch
@@ -65,6 +67,7 @@ class Planned:
     lora_rank: int
     sides: tuple[str, ...]
     options: tuple[str, ...] = ()
+    limit_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Plan:
                 for rank in self.lora_ranks:
                     yield Planned("qwen2-7b", gpus, rank, sides, (*self._rows(), "--bound"))
                     if self.unsloth and gpus == 1:
-                        yield Planned("qwen2-7b", gpus, rank, ("unsloth",))
+                        yield Planned("qwen2-7b", gpus, rank, ("unsloth",), limit_s=PEER_S)
         for model in ("qwen2.5-32b", "qwen2.5-72b") if self.gpus >= 4 else ():
             for rank in self.lora_ranks:
                 options = ("--micro-batch", "2", "--rows", "4")
@@ -128,7 +131,7 @@ def fill(plan: Plan, python: str, path: Path, *, budget_s: float, log: Path | No
             options = [*_options(run), *_folder(run, plan, Path(scratch, run.model))]
             out = Path(scratch, f"figures-{number}.jsonl")
             try:
-                code = run_ranks(python, run.gpus, options, out, left)
+                code = run_ranks(python, run.gpus, options, out, min(left, run.limit_s))
             finally:
                 records = read_records(out)
                 _keep(records, log)

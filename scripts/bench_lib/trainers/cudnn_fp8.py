@@ -42,8 +42,8 @@ class AttentionFp8:
         self._backward = self._backward_graph()
         for _ in range(3):  # that of dP changes what the others are made of
             self.backward()
-            for scale, largest in zip(self._scales, self._largest, strict=True):
-                scale.copy_(LARGEST / largest.clamp(min=1e-20))
+            for own, largest in zip(self._scales, self._largest, strict=True):
+                own.copy_(LARGEST / largest.clamp(min=1e-20))
             self._of_p.copy_(1 / self._scales[3])
 
     def round(self) -> None:

@@ -6,10 +6,10 @@ dimension that is summed over. Activations and gradients are rounded row by row 
 
 The adapter is trained in fp32; its thin products and its gradients are of the model's own type.
 What it adds to y = [h | x] [s B | W]ᵀ, and to the gradient of x, is part of the one product in 8
-bits: a row's scale serves h and x alike, so that h is rounded no more coarsely than x is. `SHARE` of
-h goes before x, and s B / `SHARE` before W, for h is rarely much smaller than x, and s B mostly than
-W. It goes before, not behind, because the multiplier adds to its sums with few bits: to those of x,
-the products of a young adapter would be cut off one by one.
+bits: a row's scale serves h and x alike, so that h is rounded no more coarsely than x is. `SHARE`
+of h goes before x, and s B / `SHARE` before W, for h is rarely much smaller than x, and s B mostly
+than W. It goes before, not behind, because the multiplier adds to its sums with few bits: to those
+of x, the products of a young adapter would be cut off one by one.
 
 Formats and scales by row and column as in FP8 Formats for Deep Learning (arXiv 2209.05433) and
 torch._scaled_mm. e4m3 serves gradients, too: a scale for each row leaves its three bits of mantissa
