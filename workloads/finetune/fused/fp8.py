@@ -29,6 +29,7 @@ from .head import Head
 from .reference import Rows8
 
 STEP = 16  # inner and outer dimensions must be multiples of it
+SPARE_STEP = 64  # rows begin where they can be fetched at once, however few columns an adapter has
 SHARE = 0.25  # a power of two, so that it rounds nothing itself
 
 
@@ -96,7 +97,7 @@ class FusedProjectionFp8(FusedProjection):
             raise ValueError(
                 f"a product of {self.width} x {self.out_width}; fp8 takes multiples of {STEP}"
             )
-        self.spare8 = -(-self.thin // STEP) * STEP
+        self.spare8 = -(-self.thin // SPARE_STEP) * SPARE_STEP
         self._rounded = Rounded(self._ops, weight, self.spare8)
 
     @property
