@@ -143,7 +143,8 @@ class AttentionFp8:
 
 
 def _by_rows(tensor: Tensor, rows: int) -> Tensor:
-    return tensor.unflatten(0, (rows, -1)).transpose(1, 2)
+    found: Tensor = tensor.unflatten(0, (rows, -1)).transpose(1, 2)
+    return found
 
 
 def _round(exact: Tensor, eight: Tensor, descale: Tensor) -> None:

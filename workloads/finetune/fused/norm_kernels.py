@@ -127,7 +127,8 @@ def rms_norm_rounded(
     *,
     spare: int = 0,
 ) -> tuple[Normed, Rows8]:
-    rounded = Rows8.empty(*total.shape, spare, total.device)
+    rows, width = total.shape
+    rounded = Rows8.empty(rows, width, spare, total.device)
     return _forward(total, weight, eps, out, added, rounded.behind(spare)), rounded
 
 
@@ -159,7 +160,8 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
 def rms_norm_backward_rounded(
     grad: Tensor, normed: Normed, residual: Tensor, out: Tensor, *, spare: int = 0
 ) -> Rows8:
-    rounded = Rows8.empty(*out.shape, spare, out.device)
+    rows, width = out.shape
+    rounded = Rows8.empty(rows, width, spare, out.device)
     _backward(grad, normed, residual, out, rounded.behind(spare))
     return rounded
 

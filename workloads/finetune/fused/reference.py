@@ -108,7 +108,8 @@ SMALLEST_SCALE = 1e-12  # a row of zeros stays one
 
 def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
     """`x` [T, d] in 8 bits, with `spare` columns: each row uses the whole range."""
-    rows = Rows8.empty(*x.shape, spare, x.device)
+    count, width = x.shape
+    rows = Rows8.empty(count, width, spare, x.device)
     wide = x.float()
     rows.scales.copy_((wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE))
     rows.values[:, spare:] = (wide / rows.scales[:, None]).to(torch.float8_e4m3fn)
