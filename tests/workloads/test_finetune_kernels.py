@@ -114,9 +114,7 @@ def test_the_gated_product_that_rounds_what_it_makes(
 
 def test_columns_before_rounded_rows(kernels: ModuleType, kind: torch.dtype) -> None:
     """More rows than a program has; in some of them what is added has the largest value."""
-    from finetune.fused import rounding_kernels
-
-    count, width, rank = rounding_kernels.TALL + 3, rounding_kernels.PIECE + 5, 5
+    count, width, rank = kernels.TALL + 3, kernels.PIECE + 5, 5
     x, thin = wide(count, width, kind), wide(count, rank, kind)
     thin[1] *= 100
     thin[-1] *= 100
