@@ -98,9 +98,7 @@ class PlannedWorld:
         object.__setattr__(self, "roster", _roster_of(self))
 
     def interface(self, node: str) -> str | None:
-        """What carries the node's connection to the rendezvous; a placeholder until that is
-        known.
-        """
+        """What carries the node's connection to the rendezvous; a placeholder until known."""
         if self.rendezvous is not None:
             return self.roster.interfaces.get(node)
         return CHOSEN_AT_LAUNCH if self.meets else None
