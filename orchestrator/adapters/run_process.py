@@ -8,10 +8,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.core.base.dataclass import dataclass
 
 GRACE_S = 180.0  # for a run to end and clean up after it is asked to
 POLL_S = 0.2

@@ -7,10 +7,9 @@ to hold is broken, never kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.model.plan import Budgets
 from orchestrator.core.run.events import Event, RankExited

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.run.events import Event, RankExited
 from orchestrator.core.run.evidence import Stalled

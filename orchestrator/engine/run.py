@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.journal import Journal
 from orchestrator.adapters.store.latest_progress import ProgressFile
 from orchestrator.adapters.store.metric_series import Point, SeriesWriter
 from orchestrator.core.base.codec import to_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run import machine
 from orchestrator.core.run.actions import Action, Conclude, Launch, Stop

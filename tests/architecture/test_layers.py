@@ -34,8 +34,6 @@ IMPURE_MODULES = frozenset(
     "selectors shutil socket sqlite3 ssl subprocess tempfile threading time urllib uuid".split()
 )
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"})
-# Constructors of data classes, as the standard library compiles them.
-COMPILED = frozenset({("orchestrator.core.base.dataclass", "exec")})
 IMPURE_METHODS = frozenset(
     "now utcnow today exists is_file is_dir iterdir glob rglob mkdir unlink rmdir touch stat "
     "resolve read_text read_bytes write_text write_bytes expanduser cwd home".split()
@@ -152,7 +150,6 @@ def test_core_calls_nothing_that_touches_the_world() -> None:
         for module in core_modules()
         for call in calls(module)
         if called_name(call) in IMPURE_CALLS or _is_impure_method(call)
-        if (module.name, called_name(call)) not in COMPILED
     ]
 
     assert wrong == []
@@ -187,17 +184,3 @@ def _dataclasses(module: Module) -> Iterator[tuple[ast.ClassDef, set[str]]]:
 
 def _is_true(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and value.value is True
-
-
-def test_data_classes_are_made_by_ours() -> None:
-    """Those of the standard library take ten times as long to make, and a run imports 370."""
-    wrong = [
-        module.at(node)
-        for module in package_modules()
-        if layer_of(module.name) != NODE_AGENT and module.name != "orchestrator.core.base.dataclass"
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
-        if any(alias.name == "dataclass" for alias in node.names)
-    ]
-
-    assert wrong == []

@@ -17,14 +17,13 @@ import itertools
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame, encode_frame
 from orchestrator.adapters.agent_client.greeting import Hello, read_frame_line, start_agent
 from orchestrator.adapters.agent_client.package import start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec

@@ -5,13 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from orchestrator.adapters.agent_client.frames import MAX_FRAME_BYTES, BadFrame, decode_frame
 from orchestrator.adapters.agent_client.package import agent_package
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.agent_client.frames import BadFrame, decode_frame
@@ -17,7 +18,6 @@ from orchestrator.adapters.agent_client.greeting import (
 )
 from orchestrator.adapters.agent_client.package import agent_package, start_command
 from orchestrator.adapters.transport.transport import ChannelClosed, LineTooLong, Process, Transport
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.outcome import describe_outcome
 from orchestrator.core.model.inventory import NodeSpec

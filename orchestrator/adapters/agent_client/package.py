@@ -9,12 +9,12 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from orchestrator import node_agent
 from orchestrator.core.base.command import Command
-from orchestrator.core.base.dataclass import dataclass
 
 NODE_AGENT = Path(node_agent.__file__).parent
 TEXTS = ("stage0", "base/bootstrap")  # these also travel as they are, ahead of the zip

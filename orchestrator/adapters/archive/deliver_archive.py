@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,6 @@ from orchestrator.adapters.store.atomic_files import sync_dir
 from orchestrator.adapters.transport.open_transport import open_transport
 from orchestrator.adapters.transport.transport import Completed
 from orchestrator.core.base.command import Command
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.base.suggest import did_you_mean

@@ -7,10 +7,10 @@ import hashlib
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.archive import ArchivedFile, ArchiveManifest
 from orchestrator.parsing.inputs.archive_manifest import MAX_ARCHIVED_FILES, parse_manifest

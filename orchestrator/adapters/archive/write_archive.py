@@ -11,13 +11,13 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orchestrator
 from orchestrator.adapters.archive.read_archive import MANIFEST, SUMS, read_archive
 from orchestrator.adapters.store.atomic_files import sync_dir
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.archive import ArchivedFile, ArchiveManifest
 from orchestrator.parsing.inputs.archive_manifest import check_archived_path, manifest_fields

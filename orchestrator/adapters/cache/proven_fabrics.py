@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.cache.json_cache import JsonCache
-from orchestrator.core.base.dataclass import dataclass
 
 KEPT_S = 86_400.0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +20,6 @@ from orchestrator.adapters.cache.inventories import Inventories
 from orchestrator.adapters.cache.validated_files import ValidatedFiles
 from orchestrator.adapters.catalog.bundled import bundled_root
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.core.base.suggest import did_you_mean

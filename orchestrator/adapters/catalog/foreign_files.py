@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from orchestrator.adapters.transport.ssh_config.places import (
     include_pattern,
     matching_paths,
 )
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 from orchestrator.parsing.importers.ansible import Surroundings, parse_ansible

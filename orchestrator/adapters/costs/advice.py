@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.adapters.costs.predict_run import predict_plan
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.costs.job_prediction import JobPrediction
 from orchestrator.core.model.inventory import Cluster

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from orchestrator.adapters.cache.json_cache import JsonCache, code_stamp
 from orchestrator.adapters.catalog.catalog import Catalog, CatalogEntry, read_bounded
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.core.base.codec import CodecError, from_json, to_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 

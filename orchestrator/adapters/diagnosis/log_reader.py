@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.diagnosis.cleaning import clean_log_text
 from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource
 from orchestrator.core.diagnosis.line_times import last_time

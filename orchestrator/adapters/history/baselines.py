@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.adapters.history.stored_run import record_from_mapping, record_to_mapping
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import RunRecord
 

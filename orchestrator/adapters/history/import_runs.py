@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.history.run_entry import describe_run, read_request
@@ -11,7 +12,6 @@ from orchestrator.adapters.history.stored_run import HistoryEntry
 from orchestrator.adapters.store.layout import RunFolder, valid_run_id
 from orchestrator.adapters.store.liveness import read_identity
 from orchestrator.adapters.store.run_list import read_result
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 
 

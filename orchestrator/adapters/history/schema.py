@@ -12,7 +12,7 @@ Version 1, of SQLite alone, had only ``run``, with the result in it.
 
 from __future__ import annotations
 
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 VERSION = 2
 

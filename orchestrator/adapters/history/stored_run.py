@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.adapters.report.result_json import parse_object, to_object
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import (
     KEY_PARTS,
     ComparisonKey,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from orchestrator.adapters.kubernetes.pod_files import code_files, plan_files
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.kubernetes.manifests import (
     FILES,

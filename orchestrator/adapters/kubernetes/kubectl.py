@@ -13,10 +13,10 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from orchestrator.adapters.transport.ssh.failures import Refused
 from orchestrator.adapters.transport.transport import CHUNK_BYTES
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.kubernetes.run_pods import JOBSET
 from orchestrator.core.model.pod_place import PodPlace

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from orchestrator.adapters.kubernetes.kubectl import AlreadyThere, NotFound, ask_kubectl
 from orchestrator.adapters.kubernetes.pod_programs import pod_program
 from orchestrator.adapters.transport.ssh.failures import Refused
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.kubernetes.pod_health import (

@@ -6,11 +6,11 @@ import hashlib
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.migration.migration_folder import MigrationFolder
 from orchestrator.adapters.run_process import run_process
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import RunRecord, key_differences
 from orchestrator.core.migration.evidence import WayBack

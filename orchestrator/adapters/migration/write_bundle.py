@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from orchestrator.adapters.archive.write_archive import Member, write_archive
 from orchestrator.adapters.history.baselines import Baseline, render_baseline
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import RunFigure, RunRecord
 from orchestrator.core.migration.evidence import Machine
 from orchestrator.core.model.facts import Facts

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from orchestrator.core.base.dataclass import dataclass
 
 SOURCE = {"type": "prometheus", "uid": "orchestrate-prometheus"}
 WIDTH, HEIGHT = 24, 8

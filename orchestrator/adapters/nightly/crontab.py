@@ -9,9 +9,9 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.nightly.schedule_store import NightlyFolder
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.schedule import wake_minutes
 

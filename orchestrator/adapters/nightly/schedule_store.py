@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from orchestrator.adapters.nightly.due_times import past_nights
 from orchestrator.adapters.record_log import append_line, holding, read_log
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.detection.night_series import Acknowledgement, FigureState, KnownChange

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.history.open_store import open_history
@@ -18,7 +19,6 @@ from orchestrator.adapters.nightly.schedule_store import (
 )
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.store.run_list import RunSummary, list_runs
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.detection.night_series import FigureState, NightSeries
 from orchestrator.core.history.run_record import RunQuery, RunRecord

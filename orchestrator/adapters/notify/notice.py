@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-
-from orchestrator.core.base.dataclass import dataclass
 
 
 class Occasion(StrEnum):

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from orchestrator.adapters.notify.notice import Notice, Occasion
 from orchestrator.adapters.notify.outbox import Say, outbox_folder, read_targets
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.inputs.nights.notify_file import NotifyTarget
 
 ATTEMPTS = 4

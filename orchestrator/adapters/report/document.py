@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.history.run_entry import read_plan
@@ -14,7 +15,6 @@ from orchestrator.adapters.report.section_files import NodeSections, read_sectio
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import read_series
 from orchestrator.core.base import figures
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.verdict.result import MetricResult, Result, Verdict
 

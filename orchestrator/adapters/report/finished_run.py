@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.adapters.history.database import HistoryUnavailable
@@ -14,7 +15,6 @@ from orchestrator.adapters.report.drawing.trend_chart import TrendChart
 from orchestrator.adapters.report.run_trends import run_trends
 from orchestrator.adapters.store.layout import Layout, RunFolder
 from orchestrator.adapters.store.liveness import read_identity
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.verdict.result import Result

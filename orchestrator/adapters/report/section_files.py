@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.regular_files import read_regular
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.replies.report_sections import MAX_BYTES, ReportSections, parse_sections
 

@@ -21,7 +21,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from orchestrator.adapters.rounds.parameter_files import (
     size_of,
 )
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.exchange_choice import ExchangeChoice
 from orchestrator.core.sharing.round_protocol import Kept
 from orchestrator.core.sharing.rounds import Exchanged

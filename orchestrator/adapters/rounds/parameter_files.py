@@ -10,10 +10,10 @@ Import this module only where vectors are worked on: it loads numpy.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
-
-from orchestrator.core.base.dataclass import dataclass
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

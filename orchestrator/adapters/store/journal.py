@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.adapters.store.atomic_files import sync_dir
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import InternalError
 
 _READ_LIMIT = 8 * 1024 * 1024

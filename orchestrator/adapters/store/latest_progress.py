@@ -9,12 +9,11 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.adapters.store.atomic_files import write_atomic
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.kit_reports import Progressed
 from orchestrator.core.run.node_telemetry import TelemetryRead

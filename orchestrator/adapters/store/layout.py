@@ -27,11 +27,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.core.base.dataclass import dataclass
 
 # Patterns; commands that need none of them do not compile them.
 _RUN_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"

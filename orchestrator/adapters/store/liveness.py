@@ -14,12 +14,11 @@ import platform
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.adapters.store.atomic_files import write_json
-from orchestrator.core.base.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

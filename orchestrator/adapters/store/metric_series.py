@@ -6,11 +6,10 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import Curve
 from orchestrator.core.run.kit_reports import Reported
 

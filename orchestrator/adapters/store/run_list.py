@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ from orchestrator.adapters.store.liveness import (
     liveness,
     read_identity,
 )
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean_run
 from orchestrator.core.verdict.result import Result

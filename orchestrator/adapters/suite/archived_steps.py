@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from orchestrator.adapters.suite.suite_folder import (
     read_suite_result,
     suite_run_ids,
 )
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.verdict.result import Result
 

@@ -6,14 +6,13 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.record_log import append_line, holding, read_log
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic, write_json
 from orchestrator.adapters.store.layout import Layout, valid_run_id
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean_run
 from orchestrator.core.suite.step_records import StepRecord, StepRecordKind

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.adapters.report.document import gate_text, metric_figure, one_line, verdict_text
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.report.markdown_text import bullet_list, escape_markdown, markdown_table
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.figures import format_duration, format_moment
 from orchestrator.core.suite.step_records import (

@@ -11,12 +11,12 @@ import json
 import zlib
 from array import array
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from orchestrator.adapters.store.atomic_files import make_private_dir, write_atomic
 from orchestrator.adapters.sync.file_stats import CTIME, MTIME, WIDTH
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.manifest import DIGEST_BYTES, digest_of, is_digest
 
 VERSION = 1

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.sync.file_stats import MODE, SIZE, WIDTH, name_fault, stat_all
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE, Rules
 from orchestrator.adapters.sync.skip_report import Skipped
 from orchestrator.adapters.sync.tree_walk import Walk
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 
 LARGE_FILE_BYTES = 100 * 1000 * 1000

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.sync.wildmatch import NeverMatches, compile_pattern
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 
 MAX_IGNORE_BYTES = 1024 * 1024

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.adapters.sync.ignore_file import IgnoreRule, RuleList, named_rules, read_rules
-from orchestrator.core.base.dataclass import dataclass
 
 IGNORE_FILE = ".orchestrateignore"
 OWN_FILES = "files of orchestrate itself"

@@ -14,10 +14,9 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-
-from orchestrator.core.base.dataclass import dataclass
 
 PART_BYTES = 4 * 1024 * 1024
 SPOOL_MEMORY_BYTES = 16 * 1024 * 1024

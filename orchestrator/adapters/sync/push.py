@@ -13,6 +13,7 @@ import binascii
 import zlib
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.agent_client.channel import AgentError
@@ -21,7 +22,6 @@ from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.file_digests import digest_of_file, files_changed_error
 from orchestrator.adapters.sync.ignore_rules import IGNORE_FILE
 from orchestrator.adapters.sync.pack import ContentChanged, Contents, Pack
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 from orchestrator.core.base.manifest import is_digest
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from orchestrator.core.base.dataclass import dataclass
 
 MAX_EXAMPLES = 3
 # Counting what lies in skipped folders must not take longer than sending the rest.

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
-
-from orchestrator.core.base.dataclass import dataclass
 
 _SPECIAL = re.compile(rb"[*?\[\\]")
 _SLASH, _BACKSLASH, _STAR, _OPEN, _CLOSE, _DASH, _COLON = b"/\\*[]-:"

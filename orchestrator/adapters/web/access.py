@@ -7,10 +7,10 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
 from orchestrator.adapters.web.settings import PageSettings, is_loopback
-from orchestrator.core.base.dataclass import dataclass
 
 COOKIE = "orchestrate-page"
 SESSION_S = 7 * 86400

@@ -13,9 +13,8 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Self
-
-from orchestrator.core.base.dataclass import dataclass
 
 MAX_LINES = 2000
 MAX_MESSAGE_LINES = 500

@@ -6,10 +6,9 @@ import ipaddress
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 
 TOKEN_VARIABLE = "ORCHESTRATE_PAGE_TOKEN"  # noqa: S105 - the name of the variable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -29,7 +30,6 @@ from orchestrator.adapters.suite.suite_folder import (
 )
 from orchestrator.cli.nights.status_file import StatusFile
 from orchestrator.cli.run_words import UNWATCHED, job_words, node_words
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.nightly.nights import (
     Night,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.nightly.status_page import StatusPage, gather_status
 from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.parsing.inputs.nights.schedule_file import status_kind
 from orchestrator.view.result import status_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +16,6 @@ from orchestrator.cli.options.shared import (
     pick_options,
     with_options,
 )
-from orchestrator.core.base.dataclass import dataclass
 
 if TYPE_CHECKING:
     from orchestrator.core.launchers import LauncherOption

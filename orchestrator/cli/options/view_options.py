@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from orchestrator.cli.options.shared import Command, color_option, json_option, with_options
-from orchestrator.core.base.dataclass import dataclass
 
 
 def view_options(command: Command) -> Command:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from orchestrator.adapters.suite.suite_folder import (
 from orchestrator.cli.node_queries import error_record
 from orchestrator.cli.output import plain_data
 from orchestrator.cli.suites.step_requests import Survey, survey_suite
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import BusyError, UsageError
 from orchestrator.core.suite.suite_model import Suite, select_steps
 

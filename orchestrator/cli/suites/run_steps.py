@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.adapters.run_process import GRACE_S, CommandOutcome, run_process
@@ -21,7 +21,6 @@ from orchestrator.adapters.suite.suite_folder import (
 )
 from orchestrator.cli.run_words import UNWATCHED
 from orchestrator.cli.suites.step_requests import step_words
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.suite.step_records import (
     Pursuit,
     StepOutcome,

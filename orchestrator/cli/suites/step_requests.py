@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.catalog.catalog import read_bounded
@@ -12,7 +13,6 @@ from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.load_request import load_request
 from orchestrator.cli.options.job_options import JobOptions
 from orchestrator.cli.run_words import UNWATCHED, job_words
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError, UsageError
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts

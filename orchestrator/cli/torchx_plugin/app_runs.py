@@ -6,13 +6,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from orchestrator.adapters.store.layout import Layout, RunFolder, valid_run_id
 from orchestrator.adapters.store.liveness import Liveness, liveness, read_identity
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.torchx_plugin.translate import ROLE_VARIABLE
 from orchestrator.core.base.command import reveal_secret
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.run import machine
 from orchestrator.core.run.events import Phase
 from orchestrator.core.verdict.result import Result, Status

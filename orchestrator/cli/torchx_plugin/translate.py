@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from orchestrator.core.base.dataclass import dataclass
 
 ROLE_VARIABLE = "TORCHX_ROLE_NAME"
 REPLICA_ID, RANK0 = "${replica_id}", "${rank0_env}"  # macros of TorchX, before they are filled in

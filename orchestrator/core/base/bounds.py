@@ -7,9 +7,8 @@ answers by them, and the codec, which reads what we wrote ourselves, looks at th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
-
-from orchestrator.core.base.dataclass import dataclass
 
 MAX_BYTES = 1 << 60
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import field
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass, field
 
 MASK = "***"
 

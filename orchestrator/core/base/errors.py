@@ -13,10 +13,9 @@ Every error says what happened, where, why, and what to do next.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
-
-from orchestrator.core.base.dataclass import dataclass
 
 
 class ExitCode(IntEnum):

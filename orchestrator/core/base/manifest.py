@@ -11,9 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from operator import attrgetter
-
-from orchestrator.core.base.dataclass import dataclass
 
 VERSION = 1
 # 160 bits, as git's: who could choose two colliding files may run code on the nodes anyway.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.manifest import Entry, Manifest, decode_entry, encode_entry
 
 FIRST, BETWEEN, LAST = b'{"version":1,"entries":[["', b'"],["', b'"]]}'

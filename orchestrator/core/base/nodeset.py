@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 MAX_NAMES = 10_000
 MAX_NAME_LENGTH = 253

@@ -7,8 +7,8 @@ raising); transports map all of them to :class:`Lost`, so that an unknown ending
 from __future__ import annotations
 
 import signal
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 

@@ -7,10 +7,9 @@ cost in proportion to the number of nodes, and a run in proportion to its square
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Generic, TypeVar
-
-from orchestrator.core.base.dataclass import dataclass
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
+
 from orchestrator.core.base.wire_names import wire
 
 

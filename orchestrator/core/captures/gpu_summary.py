@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.captures.points import Points, gained, integral, mean_over_time
 
 MAX_DISAGREEMENT = 0.05  # of the integral of power and the energy counter

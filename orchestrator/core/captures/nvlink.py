@@ -10,8 +10,8 @@ reduction in the switch (NVLS) less is sent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.captures.points import Points, gained, rates
 
 UNEVEN = 1.10  # the largest over the mean

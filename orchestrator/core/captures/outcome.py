@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-
-from orchestrator.core.base.dataclass import dataclass
 
 COMMUNICATION, COPIES, COMPUTE, GAPS = "communication", "copies", "compute", "gaps"
 # How names begin or go on of what moves data between ranks: NCCL's kernels, torch's operators.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from orchestrator.core.base.bounds import Count, Items, Text
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.captures.nvlink import Collectives
 from orchestrator.core.captures.points import Points
 from orchestrator.core.captures.profile import RankProfile

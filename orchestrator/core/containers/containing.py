@@ -7,9 +7,8 @@ process is in the shim, which records exactly how the rank ended: the engine tel
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.containers import engine_of
 from orchestrator.core.containers.engine import ContainerShare

@@ -7,8 +7,8 @@ of the same points stands beside it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.estimate import Family, Term
 from orchestrator.core.costs.fitting import MeasuredPoint, fit, leave_one_out, mean_errors

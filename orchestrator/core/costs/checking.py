@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.costs import inference_step, training_step
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.estimate import Interval

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 # A normal number lies within so many standard deviations in 90 % of cases. A constant, since the

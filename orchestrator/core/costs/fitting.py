@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.costs.estimate import Family, Interval, Term, estimate, weigh
 from orchestrator.core.costs.tables import Prior
 

@@ -7,9 +7,9 @@ takes ten times as long.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 

@@ -9,9 +9,8 @@ and sends each token to its own and back; data parallelism repeats everything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s
 from orchestrator.core.costs.estimate import Part, Term
 from orchestrator.core.costs.expert_imbalance import Imbalance, Routing, imbalance

@@ -5,8 +5,8 @@ without GPUs needs none of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import Cluster

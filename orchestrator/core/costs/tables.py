@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Family
 from orchestrator.core.costs.hardware import Device, GpuKind, Latency

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.detection.maximum_null import MIN_NIGHTS
 from orchestrator.core.detection.night_series import (
     Acknowledgement,

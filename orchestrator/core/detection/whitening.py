@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from operator import mul
 from statistics import NormalDist
-
-from orchestrator.core.base.dataclass import dataclass
 
 LAGS = 6
 LAG_WEIGHTS = tuple(0.8**lag for lag in range(LAGS))  # near nights say more of the decay

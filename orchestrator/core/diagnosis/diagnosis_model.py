@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Outcome
 from orchestrator.core.base.wire_names import wire
 

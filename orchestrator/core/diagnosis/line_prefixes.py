@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.launchers import SCHEDULERS
 
 SCHEDULER_PREFIXES = tuple(s.logs.prefix for s in SCHEDULERS if s.logs.prefix)

@@ -6,10 +6,9 @@ import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.diagnosis.diagnosis_model import (
     SHOWN_LINE,
     Clue,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.diagnosis.diagnosis_model import Clue, LogSource, Sign, sign
 from orchestrator.core.diagnosis.rules import BY_ID
 

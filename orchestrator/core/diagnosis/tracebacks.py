@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.diagnosis.line_prefixes import read_head
 from orchestrator.core.launchers import SCHEDULERS
 

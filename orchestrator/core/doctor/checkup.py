@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.doctor.check_model import (
     NONE,
     Check,

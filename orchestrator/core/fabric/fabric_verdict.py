@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 # (from, to): two nodes, and the direction in which the first packet goes.
 Link = tuple[str, str]

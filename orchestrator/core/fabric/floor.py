@@ -6,8 +6,8 @@ Hardware that is not in the table has no floor: its figure is reported, not held
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 

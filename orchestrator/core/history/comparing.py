@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.figure_gates import FigureGate, GateOutcome, judge_gate
 from orchestrator.core.history.run_record import (
     KeyDifference,

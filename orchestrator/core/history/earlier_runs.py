@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import MetricResult, Result, Status

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.history.run_record import RunFigure

@@ -12,10 +12,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.result import Status
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, median
-
-from orchestrator.core.base.dataclass import dataclass
 
 CONFIDENCE = 0.95
 QN_TO_SIGMA = 2.2219  # for normal noise

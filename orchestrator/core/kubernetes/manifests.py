@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.kubernetes.pod_template import pod_template, secrets_name
 from orchestrator.core.kubernetes.pods import PodGroup, group_pods
 from orchestrator.core.kubernetes.settings import PodSettings

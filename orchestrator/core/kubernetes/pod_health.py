@@ -8,8 +8,8 @@ there, 006 refused, 007 not admitted in time, 008 not scheduled in time, 009 ima
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.pod_place import PodPlace

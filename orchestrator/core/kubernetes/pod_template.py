@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from orchestrator.core.base.command import Secret
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.kubernetes.pods import PodGroup
 from orchestrator.core.kubernetes.settings import CodePlace, PodSettings
 from orchestrator.core.kubernetes.yaml_text import Noted

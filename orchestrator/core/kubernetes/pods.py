@@ -7,10 +7,9 @@ image's, its GPUs are numbered from 0, and where ranks meet is a name that Kuber
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.kubernetes.settings import MAX_HOST_CHARACTERS, POD_SUFFIX, PodSettings
 from orchestrator.core.launchers import LAUNCHERS, Launcher, known_launcher

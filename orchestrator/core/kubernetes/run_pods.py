@@ -10,10 +10,9 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.kubernetes.manifests import QUEUE_LABEL
 from orchestrator.core.kubernetes.pod_template import (
     GPU_RESOURCE,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from orchestrator.core.base.dataclass import dataclass
 
 # torch's own default for the port of a rendezvous; a pod has all ports to itself.
 RENDEZVOUS_PORT = 29500

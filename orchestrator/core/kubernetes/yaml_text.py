@@ -10,8 +10,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 WIDTH = 110
 # Not numbers, dates, or words that YAML 1.1 reads as something else.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.launchers.launcher_error import LauncherError
 from orchestrator.core.launchers.launcher_option import LauncherOption
 from orchestrator.core.launchers.scheduler import Scheduler

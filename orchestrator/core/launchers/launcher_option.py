@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 # The values that were given, and the environment of the command, as words for the launcher.
 PassOn = Callable[[Sequence[str], Mapping[str, str]], tuple[str, ...]]

@@ -6,9 +6,8 @@ What nodes themselves do with a scheduler is registered in ``node_agent/base/sch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.request import RunRequest
 

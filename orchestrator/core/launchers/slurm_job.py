@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.scheduled_node import ScheduledNode

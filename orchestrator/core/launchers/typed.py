@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.launchers.shell_lines import line_commands, script_commands
 
 PYTHON = re.compile(r"python(3(\.\d+)?)?\Z")

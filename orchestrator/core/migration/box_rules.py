@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_figure, format_number
 from orchestrator.core.history.comparing import (
     ComparisonRules,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.figure_gates import Quantity, convert_quantity
 from orchestrator.core.migration.box_rules import RuleAnswer, judge_rules
 from orchestrator.core.migration.evidence import Bundle, WayBack

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import RunFigure, RunRecord
 from orchestrator.core.verdict.result import Status
 

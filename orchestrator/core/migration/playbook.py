@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.figure_gates import FigureGate, Quantity
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from orchestrator.core.base.dataclass import dataclass
 
 ARCHIVE_FORMAT = "orchestrate-archive-1"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model import devices
 from orchestrator.core.model.container import ContainerImage
 from orchestrator.core.model.facts import Facts

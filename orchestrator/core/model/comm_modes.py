@@ -9,9 +9,9 @@ need nothing of each other. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.plan import PlannedMode
 from orchestrator.core.model.workload import Shape

@@ -7,9 +7,9 @@ MIG user guide: a process sees one MIG instance, however many there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text, reveal_secret
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.inventory import NodeSpec
 

@@ -7,7 +7,7 @@ being well. Fields of later versions have defaults, so that older journals repla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from orchestrator.core.base.bounds import (
@@ -29,7 +29,6 @@ from orchestrator.core.base.bounds import (
     Variables,
     Watts,
 )
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 

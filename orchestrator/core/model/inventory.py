@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.container import ContainerSpec
 from orchestrator.core.model.pod_place import PodPlace

@@ -7,8 +7,8 @@ parameter that is always one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.workload import (
     Condition,
     Parameter,

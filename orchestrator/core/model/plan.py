@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from orchestrator.core.base.command import Text
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.captures import Capture
 from orchestrator.core.model.inventory import Cluster

@@ -5,7 +5,8 @@ Journals hold it under the names of Slurm, the first scheduler that nodes were a
 
 from __future__ import annotations
 
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
+
 from orchestrator.core.base.wire_names import wire
 
 # The key of a node's answer in events.

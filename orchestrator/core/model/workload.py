@@ -5,10 +5,9 @@ requirements.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.container import ContainerSpec
 from orchestrator.core.model.load import LoadSource

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.monitoring import expert_metrics as metrics
 from orchestrator.core.monitoring.catalogue import MAX_LAYERS
 from orchestrator.core.monitoring.metric import Sample

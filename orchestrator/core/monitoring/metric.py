@@ -7,10 +7,8 @@ counters, ratios from 0 to 1, times as seconds since the epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from orchestrator.core.base.dataclass import dataclass
 
 MAX_LABEL = 128
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.monitoring import serving_metrics as metrics
 from orchestrator.core.monitoring.metric import Metric, Sample
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.monitoring import node_metrics, run_metrics
 from orchestrator.core.monitoring.metric import Metric, Sample, clean_label
 from orchestrator.core.monitoring.node_figures import newest_figures

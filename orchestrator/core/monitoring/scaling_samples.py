@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.monitoring import serving_metrics as metrics
 from orchestrator.core.monitoring.metric import Metric, Sample
 from orchestrator.core.monitoring.run_samples import RunView

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.nightly.schedule import WATCH_AFTER_S, DueNight, Overlap, Schedule
 
 LATE_AFTER_S = 900.0

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from orchestrator.core.base.dataclass import dataclass
 
 WATCH_AFTER_S = 3600.0  # a night that has not begun by then is missing
 # Entries wake at these steps: no zone lies less than a quarter of an hour from the host's.

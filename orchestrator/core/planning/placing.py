@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.containers.containing import ContainedNode
 from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
 from orchestrator.core.model import devices

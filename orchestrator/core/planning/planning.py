@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.core import launchers, tuning
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.containers.containing import container_interpreter, different_images
 from orchestrator.core.launchers import LAUNCHERS, Launcher, choose_launcher, typed

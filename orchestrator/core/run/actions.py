@@ -5,7 +5,8 @@ The machine gives each a deterministic identity, so that doing one twice is reco
 
 from __future__ import annotations
 
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
+
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.plan import NodePlan

@@ -9,10 +9,9 @@ between the nodes is in ``core.run.connectivity``, about ranks that make no prog
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Outcome
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.base.wire_names import wire, written_as

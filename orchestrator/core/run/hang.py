@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.run.evidence import Inspection, RankEvidence
 
 # The share of the limit within which a rank wrote that goes on while others are silent. Ranks that

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Signalled, has_succeeded
 from orchestrator.core.base.persistent_map import PersistentMap
 from orchestrator.core.base.problem import Problem

@@ -8,8 +8,8 @@ gradients are summed where their exchange costs little time beside a step's own,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.rounds import Exchanged, Offered
 
 FEED_CHOICE = 0

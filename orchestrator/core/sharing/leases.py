@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.ledger import Ledger
 
 # A worker is given more when it has less than this to do, or nothing beyond what it works on: long

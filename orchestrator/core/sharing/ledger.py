@@ -7,9 +7,8 @@ many there are.
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from enum import StrEnum
-
-from orchestrator.core.base.dataclass import dataclass
 
 DIGEST_BYTES = 32
 _DONE, _FAILED, _DUPLICATE, _CONFLICT = 1, 2, 4, 8

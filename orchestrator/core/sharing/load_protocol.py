@@ -5,8 +5,7 @@ samples are numbered from 0 in the order in which they are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 # ---- what happened ------------------------------------------------------------------------------
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.rounds import Ended, Exchanged, Joined, Offered, Pace, Part, Terms
 
 Report = Joined | Offered | Part | Pace | Ended

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-
-from orchestrator.core.base.dataclass import dataclass
 
 # A node is late when it takes longer than the slowest of the others by this factor.
 PATIENCE = 3.0

@@ -8,8 +8,8 @@ answer must not cost more than its own sample.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.admission import Admission, Identity
 from orchestrator.core.sharing.leases import MAX_RETURNS, Leases, Worker
 from orchestrator.core.sharing.ledger import Acceptance, Ledger

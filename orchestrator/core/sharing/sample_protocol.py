@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.core.sharing.ledger import OutputLocation
 from orchestrator.core.sharing.sample_rates import Rate

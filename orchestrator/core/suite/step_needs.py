@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.facts import Facts, Gpu
 from orchestrator.core.model.plan import Plan

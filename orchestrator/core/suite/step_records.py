@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.suite.suite_model import Suite, ordered_steps
 from orchestrator.core.verdict.result import Status

@@ -8,8 +8,8 @@ because a bare ``mlx5_1`` is a prefix that ``mlx5_10`` matches, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.facts import Facts, Hca
 from orchestrator.core.model.plan import Variable
 from orchestrator.core.tuning.variable_sources import derived_variable, untouched_variable

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.plan import Variable
 from orchestrator.core.tuning.variable_sources import FILE, USER, reference_url
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.core.base.command import Text, reveal_secret
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.facts import Facts

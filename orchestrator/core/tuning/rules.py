@@ -5,9 +5,8 @@ the PyTorch distributed documentation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Variable
 from orchestrator.core.tuning.collective_adapters import choose_ports, hca_list

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.prices import ApiPrice, ElectricityPrice, Prices

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.base.wire_names import wire
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.core import launchers
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.launchers import LauncherError
 from orchestrator.core.run.events import ProcessExited, RankExited
 

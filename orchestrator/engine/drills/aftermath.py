@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from orchestrator.adapters.agent_client.channel import ChannelLost
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import NodePlan

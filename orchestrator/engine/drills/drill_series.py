@@ -6,11 +6,10 @@ import asyncio
 import shutil
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from orchestrator.adapters.store.run_list import write_result
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import BusyError, ExitCode, OrchestrateError, PreflightError
 from orchestrator.core.drill_promises import (
     NOTHING_LEFT,

@@ -8,7 +8,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,6 @@ from orchestrator.adapters.store.run_list import new_run_id
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.codec import to_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import BusyError, ExitCode, PreflightError, RunFailed
 from orchestrator.core.drill_promises import Drill, DrillFinding, Moment, ranks_run, wrong_log
 from orchestrator.core.model.inventory import NodeSpec

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.cache.proven_fabrics import Proven, ProvenFabrics
 from orchestrator.adapters.store.layout import Layout
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.fabric import pairing
 from orchestrator.core.fabric.collective_result import (
     RankTrial,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.agent_client.channel import ChannelLost, Payload, Reply
 from orchestrator.adapters.agent_client.connect_agent import AgentConnector, Channel, connect_agent
 from orchestrator.adapters.transport.ssh.failures import Refused
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 from orchestrator.engine.support.clock import Clock

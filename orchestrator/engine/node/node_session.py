@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import platform
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.state import RunState

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Budgets

@@ -8,11 +8,11 @@ import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from orchestrator.adapters.agent_client.channel import AgentError
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.core.base.codec import CodecError, from_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import InternalError, OrchestrateError, UsageError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.request import RunRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from orchestrator.adapters.transport.open_transport import open_transport
@@ -17,7 +17,6 @@ from orchestrator.adapters.transport.transport import (
     Transport,
 )
 from orchestrator.core.base.command import Command
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.base.outcome import Lost, Outcome, TimedOut
 from orchestrator.core.model.inventory import NodeSpec

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.agent_client.oneshot_client import take_glance
 from orchestrator.adapters.transport.open_transport import open_transport
 from orchestrator.adapters.transport.transport import ChannelClosed, ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError, PreflightError
 from orchestrator.core.model.checks import MODULES_THAT_MUST_AGREE
 from orchestrator.core.model.facts import Facts

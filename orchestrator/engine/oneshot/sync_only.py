@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.agent_client.connect_agent import connect_agent
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.sync.push import Sent, push_snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import DeadlineError, OrchestrateError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.model.plan import Budgets

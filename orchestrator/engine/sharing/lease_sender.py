@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.sharing.leases import Worker
 from orchestrator.core.sharing.sample_protocol import LeaseAck

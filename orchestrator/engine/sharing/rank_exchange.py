@@ -11,11 +11,10 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.adapters.store.layout import RunFolder
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.run.state import RunState
 from orchestrator.engine.node.collect_outputs import fetch_output
 from orchestrator.engine.node.node_session import NodeSession

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from orchestrator.adapters.agent_client.connect_agent import AgentConnector, connect_agent
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.sync.code_snapshot import Snapshot
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import Event
 from orchestrator.engine.support.clock import Clock, SystemClock

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.adapters.store.journal import Entry, JournalReader
 from orchestrator.adapters.store.layout import RunFolder
 from orchestrator.adapters.store.metric_series import Point, PointReader
 from orchestrator.core.base.codec import CodecError, from_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import InternalError
 from orchestrator.core.base.persistent_map import PersistentMap
 from orchestrator.core.model.request import RunRequest

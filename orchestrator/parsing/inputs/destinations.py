@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import (
     MAX_NAME_LENGTH,
     NodeSetError,

@@ -14,9 +14,8 @@ Coordinators run no rank, so they stay unless they are excluded.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import NodeSetError, expand_nodeset, parse_numbers, split_terms
 from orchestrator.core.base.suggest import did_you_mean

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
@@ -35,7 +36,6 @@ from ruamel.yaml.tokens import (
     FlowSequenceStartToken,
 )
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.core.base.file_sizes import MAX_FILE_BYTES
 

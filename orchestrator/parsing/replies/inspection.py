@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic import ValidationError as Invalid
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.run.evidence import Collective, Inspection, RankEvidence
 from orchestrator.parsing.replies.supervisor_records import BadRecord
 

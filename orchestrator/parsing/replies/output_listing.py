@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import RunFailed
 from orchestrator.core.base.manifest import folders_of, target_fault
 

@@ -5,10 +5,10 @@ checked by the fields' own bounds, and nothing of what it says is believed to be
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from orchestrator.core.base.bounds import Address, Between, Chars, Items
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.facts import Facts
 from orchestrator.parsing.replies.records import InvalidReply, printable_text, read_record

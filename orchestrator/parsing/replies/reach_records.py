@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from orchestrator.core.base.dataclass import dataclass
 
 MAX_LOCAL = 64
 MAX_ERROR = 200

@@ -13,10 +13,10 @@ import math
 import re
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from orchestrator.core.base.bounds import Between, Chars, IpAddress, Items, Ours
-from orchestrator.core.base.dataclass import dataclass
 
 R = TypeVar("R")
 Read = Callable[[Any, str], Any]  # (value, where it stands) -> the value as the field takes it

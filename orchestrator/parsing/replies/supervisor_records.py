@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Exited, Lost, Outcome, Signalled
 from orchestrator.core.model.scheduled_node import ScheduledNode
 from orchestrator.core.run.events import (

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import Outcome, TimedOut
 from orchestrator.core.fabric.collective_result import STAGES, RankTrial
 from orchestrator.parsing.replies.record_lines import as_float

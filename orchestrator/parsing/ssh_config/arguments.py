@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-
-from orchestrator.core.base.dataclass import dataclass
 
 _WITH_VALUE = frozenset("BDEFIJLOPQRSWbceilmopw")
 _FLAGS = frozenset("1246AaCfGgKkMNnqsTtVvXxYy")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
+
 from orchestrator.parsing.ssh_config.words import first_word
 
 # OpenSSH 9.2 knows these; 9.4 adds tagged and localnetwork, 10.0 version, sessiontype and command.

@@ -5,8 +5,8 @@ whichever host it is about.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.criteria import Criterion, parse_match
 from orchestrator.parsing.ssh_config.values import ALIASES, READERS, read_value

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+from dataclasses import dataclass
 from urllib.parse import unquote
-
-from orchestrator.core.base.dataclass import dataclass
 
 MAX_PORT = 65535
 _NUMBER = re.compile(r"\+?[0-9]{1,18}")

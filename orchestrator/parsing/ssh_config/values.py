@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.ssh_config.hops import parse_domain, parse_hops, parse_port
 from orchestrator.parsing.ssh_config.words import BLANKS, split_words
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.base.problem import Problem
 from orchestrator.core.model.comm_modes import Fallback

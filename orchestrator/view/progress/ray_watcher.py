@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.kit_reports import Reported
 from orchestrator.core.run.state import RunState

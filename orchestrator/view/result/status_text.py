@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,7 +13,6 @@ from orchestrator.adapters.nightly.night_trends import draw_night_trend
 from orchestrator.adapters.nightly.status_page import FigureTrend, ScheduleStatus, StatusPage
 from orchestrator.adapters.report.html_report import render_template
 from orchestrator.adapters.store.run_list import RunSummary
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_figure, sparkline
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.view.terminal.text import brief_text, format_seconds

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_figure, sparkline
 from orchestrator.core.history.run_record import RunRecord
 from orchestrator.core.model.workload import Direction

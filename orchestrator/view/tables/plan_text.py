@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.report.prediction_text import planned_rows
 from orchestrator.core.base.command import Command, render_human
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.model.plan import Budgets, NodePlan, Plan, ProcessPlan, Variable
 from orchestrator.parsing.replies.display_text import clean_line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.model.inventory import Cluster, NodeSpec, TransportKind
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.replies.display_text import LineDecoder, clean_line
 from orchestrator.view.terminal.terminal import NodeColors, paint_text
 from orchestrator.view.terminal.text import TIMES

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.captures.points import Points, thin_points
 from orchestrator.core.captures.recorded import NodeRecord
 from orchestrator.parsing.replies import report_sections as given

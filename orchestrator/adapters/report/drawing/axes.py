@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_number
 
 _HUGEST, _TINIEST, _FLAT = 1e300, 1e-280, 1e-12

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.report.drawing.axes import AxisTick, LinearAxis, LogAxis, axis_over
 from orchestrator.adapters.store.metric_series import Series
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.history.run_record import Curve
 

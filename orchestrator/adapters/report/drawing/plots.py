@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from orchestrator.adapters.report.drawing.axes import AxisTick, LinearAxis, LogAxis, axis_over
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.replies import report_sections as given
 
 WIDTH = 720

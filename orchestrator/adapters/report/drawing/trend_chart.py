@@ -5,9 +5,9 @@ box. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.report.drawing.axes import AxisTick, LinearAxis
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_figure, sparkline
 
 WIDTH, HEIGHT = 720, 150

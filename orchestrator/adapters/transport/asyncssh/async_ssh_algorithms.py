@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asyncssh.encryption import get_default_encryption_algs, get_encryption_algs
@@ -23,7 +24,6 @@ from orchestrator.adapters.transport.ssh.algorithms import (
 )
 from orchestrator.adapters.transport.ssh.known_hosts import Trust
 from orchestrator.adapters.transport.ssh.target import Target
-from orchestrator.core.base.dataclass import dataclass
 
 Names = Callable[[], Sequence[bytes]]
 

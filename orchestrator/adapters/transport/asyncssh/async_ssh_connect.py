@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import asyncssh
@@ -18,7 +19,6 @@ from orchestrator.adapters.transport.ssh.proxy import ProxyProcess
 from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 

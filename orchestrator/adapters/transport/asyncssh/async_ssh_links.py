@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 import asyncssh
 
@@ -18,7 +19,6 @@ from orchestrator.adapters.transport.ssh import failures
 from orchestrator.adapters.transport.ssh.handshakes import Handshakes
 from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError
 
 CLOSE_TIMEOUT_S = 2.0

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.ssh_program import read_settings
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.model.inventory import SshEndpoint
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 from weakref import WeakSet
 
@@ -25,7 +26,6 @@ from orchestrator.adapters.transport.ssh.proxy import ProxyProcess
 from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError, SourceLocation
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -12,9 +12,9 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.patterns import matches_host
 

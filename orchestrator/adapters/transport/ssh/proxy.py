@@ -12,8 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass
 
 TAIL_BYTES = 4096
 MAX_WORDS = 300

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.adapters.transport.ssh import known_hosts
 from orchestrator.adapters.transport.ssh.unsupported import refuse_unsupported
@@ -12,7 +12,6 @@ from orchestrator.adapters.transport.ssh_config.account import expand_tilde
 from orchestrator.adapters.transport.ssh_config.evaluation import evaluate_config
 from orchestrator.adapters.transport.ssh_config.files import ConfigFile, read_all, read_config
 from orchestrator.adapters.transport.ssh_config.settings import Settings
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import PreflightError, SourceLocation, UsageError
 from orchestrator.core.model.inventory import SSH_LIBRARIES, NodeSpec, SshEndpoint
 from orchestrator.parsing.ssh_config.hops import Hop, parse_hops

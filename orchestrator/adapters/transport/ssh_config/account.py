@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import pwd
+from dataclasses import dataclass
 from pathlib import Path
-
-from orchestrator.core.base.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

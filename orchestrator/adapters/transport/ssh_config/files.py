@@ -7,6 +7,7 @@ import grp
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.transport.ssh_config.account import current_account
@@ -17,7 +18,6 @@ from orchestrator.adapters.transport.ssh_config.places import (
     system_config,
     users_config,
 )
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.ssh_config.directives import Directive, parse_directives
 from orchestrator.parsing.ssh_config.values import READERS

@@ -7,10 +7,9 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from orchestrator.adapters.transport.ssh_config.account import current_account, expand_tilde
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import SourceLocation, UsageError
 from orchestrator.parsing.ssh_config.directives import Directive
 from orchestrator.parsing.ssh_config.session_variables import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.nightly.nights import Night, NightState
 
 WEEKS = 6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.history.run_entry import read_plan, read_request
@@ -13,7 +13,6 @@ from orchestrator.adapters.store.run_list import RunSummary, read_result
 from orchestrator.adapters.web.runs.run_index import OVER
 from orchestrator.adapters.web.runs.run_view import fold_indices
 from orchestrator.core.base.codec import from_json
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.base.nodeset import natural_key
 from orchestrator.core.doctor.check_model import Level, State, Subject

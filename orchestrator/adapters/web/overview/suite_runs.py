@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from orchestrator.adapters.store.layout import Layout
 from orchestrator.adapters.suite.suite_folder import (
@@ -14,7 +15,6 @@ from orchestrator.adapters.suite.suite_folder import (
     suite_run_ids,
 )
 from orchestrator.adapters.web.runs.run_view import TONES
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.suite.step_records import (
     StepOutcome,

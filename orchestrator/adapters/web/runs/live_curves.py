@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.adapters.report.drawing.charts import (
     MAX_CHARTS,
@@ -15,7 +15,6 @@ from orchestrator.adapters.report.drawing.charts import (
     thin_curve,
 )
 from orchestrator.adapters.store.metric_series import Point, Series
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.history.run_record import Curve
 
 DRAWN_POINTS = 12_000  # of all lines together

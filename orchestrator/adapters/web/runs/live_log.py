@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.adapters.store.layout import LogFile, RunFolder
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_figure
 from orchestrator.parsing.replies.display_text import LineDecoder
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.adapters.history.open_store import open_history
 from orchestrator.adapters.history.store import RunLine
 from orchestrator.adapters.store.layout import Layout, valid_run_id
 from orchestrator.adapters.store.run_list import RunSummary, summarise
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.verdict.result import Status
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.adapters.report.drawing.charts import Chart
 from orchestrator.adapters.store.latest_progress import RankProgress
@@ -14,7 +14,6 @@ from orchestrator.adapters.web.runs.rank_states import (
     count_states,
     rank_states,
 )
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.figures import format_number
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.outcome import describe_outcome

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options.shared import json_option
-from orchestrator.core.base.dataclass import dataclass
 
 if TYPE_CHECKING:
     from orchestrator.adapters.store.metric_series import Point

@@ -7,8 +7,8 @@ others grow on links that are well, only slowly.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.doctor.check_model import OK, CheckAnswer, fail_answer, warn_answer
 
 UNITS = {1.0: "s", 60.0: "min", 3600.0: "h"}

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.importers.ansible.literals import as_text
 from orchestrator.parsing.importers.ansible.model import Value, Variables
 from orchestrator.parsing.importers.ansible.plugins import (

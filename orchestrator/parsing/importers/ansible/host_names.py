@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.nodeset import MAX_NAMES, too_many
 
 MAX_DIGITS = 9

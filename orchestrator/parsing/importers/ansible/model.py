@@ -6,9 +6,7 @@ As ansible-core 2.19 builds it (``inventory/data.py``, ``inventory/group.py``, `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass, field
 
 ALL, UNGROUPED = "all", "ungrouped"
 PRIORITY = "ansible_group_priority"

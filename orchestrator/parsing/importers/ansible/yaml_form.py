@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.importers.ansible.host_names import NameProblem, expand_pattern
 from orchestrator.parsing.importers.ansible.literals import yaml_value

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported
 from orchestrator.parsing.importers.hostfile.entries import (
     HostfileEntry,

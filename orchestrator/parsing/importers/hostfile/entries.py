@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.parsing.importers.foreign_nodes import MAX_GPUS
 
 MAX_PORT = 65_535

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field, replace
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass, field, replace
 
 _PAIR = re.compile(r'([A-Za-z][A-Za-z0-9_.]*)\s*[-*+/]?=\s*(?:"([^"]*)"|(\S+)|(?=\s|$))')
 _COMMENT = re.compile(r"(?<!\\)#.*")

@@ -7,11 +7,10 @@ The options are those of CPython 3.8 to 3.14 (``python --help``); like it, lette
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import NoReturn
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.launchers.typed import ASSIGNMENT, PYTHON, typed_launcher
 from orchestrator.core.model.inventory import Cluster, PythonKind, PythonSpec

@@ -11,9 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import field
-
-from orchestrator.core.base.dataclass import dataclass
+from dataclasses import dataclass, field
 
 _PAIR = re.compile(r"^\s*([^:]{1,80}?)\s*:\s*(.{1,200}?)\s*$", re.MULTILINE)
 _ERRORS = re.compile(r"^(\d{1,12}|No) ERRORS? encountered", re.MULTILINE | re.IGNORECASE)

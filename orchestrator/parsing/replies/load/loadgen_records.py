@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from orchestrator.core.base.dataclass import dataclass
 from orchestrator.core.sharing.load_protocol import Flushed, GeneratorGone, Issued, LoadEnded
 from orchestrator.parsing.replies.record_lines import as_int
 
