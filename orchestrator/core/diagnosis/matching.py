@@ -31,6 +31,7 @@ MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
 # What a model was asked or answered, which programs write out: it happened to somebody else.
 _SPEECH = re.compile(
     r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
@@ -246,7 +247,10 @@ class _Line:
         source, rank = self._within.source, self.head.rank
         if (target := told.get("target")) is not None:
             ranked = told.get("rank", "")
-            return replace(source, rank=int(ranked) if ranked else None, node=target)
+            # What a parallel shell prints behind a name is of the node with that name.
+            behind = self.text.startswith(f"{self.head.node}: ")
+            named = self.head.node if behind and _ADDRESS.fullmatch(target) else ""
+            return replace(source, rank=int(ranked) if ranked else None, node=named or target)
         for name in ("rank", "local_rank"):
             number = told.get(name, "")
             if _RANK.fullmatch(number) and (name == "rank" or rank is None):

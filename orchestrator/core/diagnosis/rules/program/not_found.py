@@ -37,6 +37,12 @@ RULES = (
                 r"(?P<module>[\w.]{1,80})",
             ),
             sign("No module named", r"python[\d.]{0,5}: No module named (?P<module>[\w.]{1,80})"),
+            # Of ``python -m PACKAGE.MODULE`` whose package is not there.
+            sign(
+                "No module named",
+                r"Error while finding module specification for .{1,120}"
+                r"No module named ['\"]?(?P<module>[\w.]{1,80})",
+            ),
             sign(
                 "No module named",
                 r"^(?:Error|[\w ]{0,30}error): No module named ['\"]?(?P<module>[\w.]{1,80})",
