@@ -31,6 +31,12 @@ MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
+# ``Local host: w1`` in a box of Open MPI, whose other lines say what happened there.
+_RULE = "-" * 40
+_BOXED = re.compile(
+    r"^[^\n:]{0,40}?\b(?:Node|Local host|Host|Hostname|Node name): {1,20}([\w.-]{1,120})$",
+    re.MULTILINE,
+)
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
 # What a model was asked or answered, which programs write out: it happened to somebody else.
 _SPEECH = re.compile(
@@ -55,7 +61,7 @@ _SILENT = BY_ID["PY-EXC-002"]
 # A status of a library by its name, or words that only point at other lines.
 _SAYS_NOTHING = re.compile(
     r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
-    r"|(?i:\b(?:see|check|refer to) (?:the )?"
+    r"|(?i:\b(?:see|check|refer to|look at) (?:the )?"
     r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}"
     r"\b(?:above|below|for (?:root|more|details|the)))"
 )
@@ -232,6 +238,13 @@ class _Line:
         before = content[max(0, self.start - NEAR) : self.start].split("\n")[-NEAR_LINES - 1 :]
         return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
 
+    @cached_property
+    def boxed_node(self) -> str:
+        """The node that MPI's launchers name in a message that they set between two rules."""
+        near = self.around
+        match = _BOXED.search(near) if _RULE in near else None
+        return "" if match is None else match[1]
+
     @property
     def shown(self) -> str:
         return self.text[:SHOWN_LINE].strip()
@@ -258,7 +271,7 @@ class _Line:
                 rank = source.rank if own else int(number)
         rank = source.rank if rank is None else rank
         # A file that the run's folder attributes to a node knows better than a host's own name.
-        node = source.node or told.get("node") or self.head.node
+        node = source.node or told.get("node") or self.head.node or self.boxed_node
         return replace(source, rank=rank, node=node)
 
 

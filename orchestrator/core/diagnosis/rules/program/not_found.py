@@ -158,6 +158,10 @@ RULES = (
                 "No such file or directory",
                 r"^env: ['\u2018]?(?P<path>[\w./-]{1,200})['\u2019]?: No such f",
             ),
+            sign(
+                "unable to find the specified executable file",
+                around=r"Executable: {1,20}(?P<path>\S{1,200})",
+            ),
             sign("unable to find the specified executable file"),
             sign("unable to launch the specified application as it could not access"),
             sign("not found", rf"{_SCRIPT}(?P<path>[^ :]{{1,200}}): (?:command )?not found"),
