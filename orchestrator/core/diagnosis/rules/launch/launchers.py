@@ -24,12 +24,7 @@ RULES = (
         remedy="the task by itself, with -vvv: ansible-playbook --limit NODE --start-at-task NAME",
         role=LogRole.FAILURE,
         weight=36,
-        signs=(
-            sign(
-                "FAILED! => ",
-                r"FAILED! => .{0,400}?\"msg\": \"(?P<detail>[^\"]{1,200}?)(?:\\n)?\"",
-            ),
-        ),
+        signs=(sign("FAILED! => ", r"FAILED! => (?P<detail>.{1,200})"),),
         references=("Ansible",),
     ),
     Rule(
