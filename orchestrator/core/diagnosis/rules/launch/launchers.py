@@ -17,17 +17,6 @@ _OUTSIDE = " from whatever started it, and the line does not say why"
 
 RULES = (
     Rule(
-        id="LAUNCH-ANSIBLE-001",
-        title="A task of Ansible failed",
-        domain=Domain.LAUNCH,
-        cause="Ansible's task failed on {who}: {detail}",
-        remedy="the task by itself, with -vvv: ansible-playbook --limit NODE --start-at-task NAME",
-        role=LogRole.FAILURE,
-        weight=36,
-        signs=(sign("FAILED! => ", r"FAILED! => (?P<detail>.{1,200})"),),
-        references=("Ansible",),
-    ),
-    Rule(
         id="LAUNCH-ENV-001",
         title="Started without a launcher",
         domain=Domain.LAUNCH,
