@@ -170,6 +170,7 @@ RULES = (
                 "no such file or directory",
                 r"exec:? \"?(?P<path>/[^ :\"]{1,200})\"?: no such file",
             ),
+            sign("bad interpreter", r"(?P<path>[^ :]{1,200}): bad interpreter: No such file"),
             sign("caused: no such file", r"(?P<path>exec user process) caused: no such file"),
             sign("failed to execute: ", r"failed to execute: (?P<path>\S{1,200}): No such file"),
             sign(
