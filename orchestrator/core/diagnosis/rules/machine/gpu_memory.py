@@ -40,6 +40,7 @@ RULES = (
             sign("out_of_memory", r"out_of_memory: (?P<asked>(?:RMM failure|CUDA error))"),
             sign("RESOURCE_EXHAUSTED", r"RESOURCE_EXHAUSTED: Out of memory"),
             sign("out of memory", r"(?:Cuda|CUDA|cuda) failure (?:\d{1,4} )?'out of memory'"),
+            sign("out of memory", r"CUDA (?:runtime )?error in .{1,120}: out of memory"),
             sign("CUBLAS_STATUS_ALLOC_FAILED"),
         ),
         defaults={"asked": "CUDA out of memory"},
