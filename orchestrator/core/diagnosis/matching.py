@@ -31,6 +31,15 @@ MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
+# An entry of torchrun's summary, which ends with the traceback that the rank left in a file.
+_SUMMARY = re.compile(
+    r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
+)
+_IN_SUMMARY, _BEHIND_IT = "traceback : Traceback ", "\n------------"
+
+_SUMMARY = re.compile(
+    r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
+)
 # ``Local host: w1`` in a box of Open MPI, whose other lines say what happened there.
 _RULE = "-" * 40
 _BOXED = re.compile(
@@ -246,6 +255,16 @@ class _Line:
         return "" if match is None else match[1]
 
     @property
+    def summary_entry(self) -> re.Match[str] | None:
+        """The entry of torchrun's summary to which the line belongs."""
+        before = self._within.content[max(0, self.start - LOOK_BACK) : self.start]
+        at = before.rfind(_IN_SUMMARY)
+        if at < 0 or _BEHIND_IT in before[at:].replace("=", "-"):
+            return None
+        entries = deque(_SUMMARY.finditer(before, max(0, at - NEAR), at), maxlen=1)
+        return entries[0] if entries else None
+
+    @property
     def shown(self) -> str:
         return self.text[:SHOWN_LINE].strip()
 
@@ -272,6 +291,8 @@ class _Line:
         rank = source.rank if rank is None else rank
         # A file that the run's folder attributes to a node knows better than a host's own name.
         node = source.node or told.get("node") or self.head.node or self.boxed_node
+        if rank is None and not node and (entry := self.summary_entry) is not None:
+            return replace(source, rank=int(entry["rank"]), node=entry["node"])
         return replace(source, rank=rank, node=node)
 
 

@@ -9,10 +9,10 @@ from orchestrator.view.terminal.terminal import BOLD, RED, YELLOW, paint_text
 from orchestrator.view.terminal.text import brief_text, count_noun
 
 WIDTH = 240
-_OPENINGS = {
-    FindingKind.CAUSE: "",
-    FindingKind.SYMPTOM: "Cause not in these logs; seen: ",
-    FindingKind.SPEED: "No failure in these logs; costs speed: ",
+# What is not told of a cause that the logs do not hold, or where nothing failed.
+_LIMITS = {
+    FindingKind.SYMPTOM: "why it came to that is not in these logs",
+    FindingKind.SPEED: "no failure is in these logs; this costs speed",
 }
 
 
@@ -34,8 +34,10 @@ def read_text(logs: Sequence[str], lines: int) -> str:
 
 def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
     title = f"{brief_text(found.title)} ({found.id}, {found.confidence.value})"
-    yield paint_text(f"{_OPENINGS[found.kind]}{title}", RED + BOLD, color=color)
+    yield paint_text(title, RED + BOLD, color=color)
     yield f"  {brief_text(found.cause, 2 * WIDTH)}"
+    if found.kind in _LIMITS:
+        yield f"  {_LIMITS[found.kind]}"
     yield from _lines(found.evidence)
     yield from (f"  then: {brief_text(what, WIDTH)}" for what in found.consequences)
     yield from (f"  or: {brief_text(what, WIDTH)}" for what in found.alternatives)
