@@ -31,7 +31,7 @@ RULES = (
             sign("OutOfMemoryError", r"(?:torch|cuda|jax)[\w.]{0,40}\.OutOfMemoryError\b"),
             sign("OutOfMemoryError", r"^OutOfMemoryError: CUDA"),
             sign("HIP out of memory", r"(?P<asked>HIP out of memory)"),
-            sign("CUDA error: out of memory"),
+            sign("out of memory", r"CUDA [eE]rror: out of memory"),
             sign("CUDA_ERROR_OUT_OF_MEMORY"),
             sign("out of memory", r"cuda runtime error \(2\) : out of memory"),
             sign("out of memory", r"cudaMalloc failed: out of memory"),
