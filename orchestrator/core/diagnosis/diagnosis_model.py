@@ -242,8 +242,8 @@ class Evidence:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """The first cause, or what else was found (``kind``). ``who`` names its rank or node;
-    ``consequences`` fold what others suffered; ``alternatives`` are what may as well have been
-    first, ``besides`` other things found wrong.
+    ``consequences`` fold what others suffered; ``besides`` are other things found wrong, and of
+    those ``alternatives`` what may as well have been first.
     """
 
     id: str

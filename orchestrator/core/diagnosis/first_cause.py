@@ -239,7 +239,7 @@ def _make_diagnosis(
         who=source.who,
         evidence=tuple(_list_evidence(first, clues)),
         consequences=tuple(_list_consequences(first, clues, sources)),
-        besides=(*shared, *_other_findings(first, [c for c in clues if c not in rivals])),
+        besides=(*shared, *_other_findings(first, clues)),
         references=rule.references,
         alternatives=tuple(_other_findings(first, rivals)),
         kind=first.role.kind,

@@ -41,7 +41,8 @@ def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
     yield from _lines(found.evidence)
     yield from (f"  then: {brief_text(what, WIDTH)}" for what in found.consequences)
     yield from (f"  or: {brief_text(what, WIDTH)}" for what in found.alternatives)
-    yield from (f"  also: {brief_text(what, WIDTH)}" for what in found.besides)
+    more = [what for what in found.besides if what not in found.alternatives]
+    yield from (f"  also: {brief_text(what, WIDTH)}" for what in more)
     word = "next" if found.kind is FindingKind.SYMPTOM else "remedy"
     yield f"  {word}: {brief_text(found.remedy, 2 * WIDTH)}"
     if found.references:
