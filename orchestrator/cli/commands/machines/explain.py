@@ -33,7 +33,12 @@ def explain(
     The same plan as that of plan and run; what is left alone on purpose is there, too, and why.
     Without a workload or a script, what any script on torch would get.
     """
-    from orchestrator.cli.load_request import assume_plan, load_request, request_for_any_script
+    from orchestrator.cli.load_request import (
+        assume_plan,
+        load_request,
+        makes_nodes,
+        request_for_any_script,
+    )
     from orchestrator.cli.output import print_json
     from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.engine.oneshot.plan_only import preview
@@ -44,7 +49,8 @@ def explain(
         request = load_request(options, words, run_id="explained")
     else:
         request = request_for_any_script(options, run_id="explained")
-    made = assume_plan(request) if offline else run_interruptibly(preview(request))[0]
+    assumed = offline or makes_nodes(request)
+    made = assume_plan(request) if assumed else run_interruptibly(preview(request))[0]
     nodes = _chosen_nodes(made, node)
     if not as_json:
         click.echo("\n".join(explain_lines(made, nodes, name)))
