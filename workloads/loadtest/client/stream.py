@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Mapping
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -26,6 +27,7 @@ class Answer:
     __slots__ = (
         "_event",
         "_left",
+        "_refusal",
         "_rest",
         "_state",
         "_streams",
@@ -44,6 +46,7 @@ class Answer:
         self._rest = b""
         self._event = b""
         self._left = 0
+        self._refusal = ""
         self._streams = False
         self.status = 0
         self.closes = False
@@ -131,8 +134,15 @@ class Answer:
         if 100 <= self.status < 200:
             return end + 4 - place
         headers = {name.strip().lower(): value.strip() for name, _, value in map(_split, lines)}
-        self._streams = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        self.closes = headers.get(b"connection", b"").lower() == b"close" or version != b"HTTP/1.1"
+        kind = headers.get(b"content-type", b"").lower()
+        self._streams = kind.startswith(b"text/event-stream")
+        options = headers.get(b"connection", b"").lower()
+        self.closes = b"close" in options or version != b"HTTP/1.1"
+        self._refusal = _refusal(self.status, headers)
+        coding = headers.get(b"content-encoding", b"identity").lower()
+        if coding not in {b"identity", b""}:
+            self._fail("protocol", f"compressed ({coding[:20].decode('latin-1')}), unasked")
+            return 0
         length = headers.get(b"content-length", b"")
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
             self._state = _SIZE
@@ -175,11 +185,13 @@ class Answer:
             if len(self.detail) < MAX_DETAIL:
                 self.detail += data[:MAX_DETAIL].decode(errors="replace")
             return
-        text = self._event + data if self._event else data
+        text, held = self._event + data if self._event else data, b""
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
+            held = b"\r" if text.endswith(b"\r") else b""  # half of a line's end, perhaps
+            text = text[: len(text) - len(held)].replace(b"\r", b"\n")
         events = text.split(b"\n\n")
-        self._event = events.pop()
+        self._event = events.pop() + held
         if len(self._event) > MAX_EVENT_BYTES:
             self._fail("protocol", f"an event of more than {MAX_EVENT_BYTES} bytes")
             return
@@ -190,15 +202,20 @@ class Answer:
         if event.startswith(b"data: ") and b"\n" not in event:
             data = event[6:]
         else:
-            lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-            data = b"\n".join(lines)
+            lines = [line.partition(b":") for line in event.split(b"\n")]
+            fields = [(name, value.strip()) for name, _, value in lines]
+            data = b"\n".join(value for name, value in fields if name == b"data")
+            if (b"event", b"error") in fields or (not data and fields[0][0] == b"error"):
+                self._fail("error event", (data or fields[0][1]).decode(errors="replace"))
+                return
         if not data:
             return
         if data == b"[DONE]":
             self.done = True
             return
         try:
-            self._take_entry(json.loads(data), now_s)
+            # Of a character that the server cut between two events only a part is JSON.
+            self._take_entry(json.loads(data.decode(errors="replace")), now_s)
         except (ValueError, TypeError, AttributeError, RecursionError):
             self._fail("protocol", f"an event that is no completion: {data[:80]!r}")
 
@@ -224,10 +241,12 @@ class Answer:
 
     def _finish(self) -> None:
         self._state = _OVER
+        if self._event.strip() == b"data: [DONE]":
+            self.done = True  # some servers leave out the blank line behind it
         if self.failure:
             return
         if self.status != 200:
-            self._fail(f"status {self.status}", self.detail)
+            self._fail(f"status {self.status}", f"{self._refusal} {self.detail}")
         elif not self._streams:
             self._fail("protocol", f"no event stream: {self.detail}")
         elif not self.done:
@@ -247,6 +266,13 @@ def _split(line: bytes) -> tuple[bytes, bytes, bytes]:
     return line.partition(b":")
 
 
+def _refusal(status: int, headers: Mapping[bytes, bytes]) -> str:
+    """What the header of a refused request says of when, or where, it would be taken."""
+    name = "retry-after" if status in {429, 503} else "location" if 300 <= status < 400 else ""
+    value = headers.get(name.encode(), b"")[:80].decode("latin-1")
+    return f"({name}: {value})" if name and value.isprintable() and value else ""
+
+
 def _has_content(choice: dict[str, object]) -> bool:
     """Whether the choice brings output: text, reasoning or calls; not just a role."""
     delta = choice.get("delta")
@@ -256,6 +282,8 @@ def _has_content(choice: dict[str, object]) -> bool:
             or delta.get("reasoning_content")
             or delta.get("reasoning")
             or delta.get("tool_calls")
+            or delta.get("function_call")
+            or delta.get("refusal")
         )
     return bool(choice.get("text"))
 
