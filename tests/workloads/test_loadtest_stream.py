@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import isnan
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,9 @@ def test_each_chunk_has_the_time_at_which_its_bytes_arrived() -> None:
         answer.feed(b"%x\r\n%b\r\n" % (len(part), part), float(number))
 
     assert list(answer.chunks_s) == [1.0, 2.0, 3.0, 4.0]
+    assert (answer.opened_s, isnan(answer.closed_s)) == (0.0, True)
+    answer.feed(b"%x\r\n%b\r\n" % (len(STOP), STOP), 5.0)
+    assert answer.closed_s == 5.0
     assert not answer.over
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from pathlib import Path
 from random import Random
@@ -33,11 +34,16 @@ class StampedStream(Stream):
         self._first_ms, self._gap_ms, self._records = first_ms, gap_ms, records
         self._random = Random(0)
         self._received_s = 0.0
+        self._opened_s = 0.0
         self._written_s: list[float] = []
 
     def _answer(self, line: bytes, body: bytes) -> None:
         self._received_s, self._written_s = monotonic(), []
         super()._answer(line, body)
+
+    def begin(self) -> bool:
+        self._opened_s = monotonic()
+        return super().begin()
 
     def _next_later(self) -> None:
         low, high = self._gap_ms if self._written_s else self._first_ms
@@ -59,6 +65,8 @@ class StampedStream(Stream):
             chunks_s=self._written_s,
             end_s=now_s,
             output_tokens=len(self._written_s),
+            opened_s=self._opened_s if self._chat else math.nan,
+            closed_s=now_s,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping
+from math import isnan, nan
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -32,10 +33,12 @@ class Answer:
         "_state",
         "_streams",
         "chunks_s",
+        "closed_s",
         "closes",
         "detail",
         "done",
         "failure",
+        "opened_s",
         "output_tokens",
         "prompt_tokens",
         "status",
@@ -52,6 +55,7 @@ class Answer:
         self.closes = False
         self.done = False
         self.chunks_s = array("d")
+        self.opened_s = self.closed_s = nan
         self.output_tokens = 0
         self.prompt_tokens = 0
         self.failure = ""
@@ -224,14 +228,27 @@ class Answer:
         if entry.get("error"):
             self._fail("error event", str(entry["error"]))
             return
-        for choice in entry.get("choices") or ():  # type: ignore[attr-defined]
+        before = len(self.chunks_s)
+        choices = entry.get("choices") or ()
+        for choice in choices:  # type: ignore[attr-defined]
             if _has_content(choice):
                 self._see_content(now_s)
             self.done = self.done or bool(choice.get("finish_reason"))
+        if choices:
+            self._see_chunk(now_s, empty=len(self.chunks_s) == before)
         usage = entry.get("usage")
         if isinstance(usage, dict):
             self.output_tokens = _count(usage.get("completion_tokens"))
             self.prompt_tokens = _count(usage.get("prompt_tokens"))
+
+    def _see_chunk(self, now_s: float, *, empty: bool) -> None:
+        """Empty ones around the content: a role before it, the reason of the end after it."""
+        if not empty:
+            self.closed_s = nan
+        elif self.chunks_s:
+            self.closed_s = now_s
+        elif isnan(self.opened_s):
+            self.opened_s = now_s
 
     def _see_content(self, now_s: float) -> None:
         if len(self.chunks_s) >= MAX_CHUNKS:
