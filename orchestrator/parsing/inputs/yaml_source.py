@@ -244,10 +244,8 @@ class _Composer:
                 if not self._dialect.merges:
                     remedy = "write the fields out; those of nodes belong under `defaults`"
                     self.problems.append(InputProblem(at, "merge keys are not accepted", remedy))
-                merged = {
-                    **self._merged(node),
-                    **merged,
-                }  # else each field would seem to be missing
+                # Else each of its fields would seem to be missing, too.
+                merged = {**self._merged(node), **merged}
                 continue
             key = self._text(event.value, at)
             if key in entries:
