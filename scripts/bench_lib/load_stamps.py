@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import median
 
 from .base.bed import ROOT
 from .base.errors import BenchError
@@ -240,8 +240,8 @@ def stamps_met(runs: Sequence[StampRun]) -> bool:
 
 
 def _is_near(runs: Sequence[StampRun], name: str) -> bool:
-    did = mean(run.did[name] for run in runs)
-    return abs(mean(run.apart(name) for run in runs)) <= max(MOST_APART * did, MOST_APART_S)
+    did = median(run.did[name] for run in runs)
+    return abs(median(run.apart(name) for run in runs)) <= max(MOST_APART * did, MOST_APART_S)
 
 
 def _names(runs: Sequence[StampRun]) -> list[str]:
@@ -261,7 +261,7 @@ def stamps_markdown(runs: Sequence[StampRun]) -> str:
 
 
 def _cell(runs: Sequence[StampRun], name: str) -> str:
-    did = mean(run.did[name] for run in runs)
-    share = mean(run.apart(name) for run in runs) / did
+    did = median(run.did[name] for run in runs)
+    share = median(run.apart(name) for run in runs) / did
     errors = ", ".join(f"{run.apart(name) * 1e3:+.2f}" for run in runs)
     return f"{did * 1e3:.2f} ms: {errors} ({share:+.1%})"
