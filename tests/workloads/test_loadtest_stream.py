@@ -102,6 +102,16 @@ def test_text_reasoning_refusals_and_calls_are_content(choice: dict[str, object]
     assert (answer.failure, len(answer.chunks_s)) == ("", 1)
 
 
+@pytest.mark.parametrize("blank", [{"delta": {"content": ""}}, {"text": ""}])
+def test_tokens_without_a_text_count_where_there_are_no_others(blank: dict[str, object]) -> None:
+    """As weights at random bring: the server has counted them, and each came in a chunk."""
+    blanks = [event({"choices": [blank]})] * 3
+    answer = feed(CHUNKED + chunked([ROLE, *blanks, STOP, USAGE, DONE]))
+    assert outcome(answer) == (True, "", 3, (9, 7), False)
+    assert feed(CHUNKED + chunked([ROLE, *blanks, STOP, DONE])).failure == "empty"
+    assert len(feed(CHUNKED + chunked([ROLE, *blanks, *WORDS, USAGE, DONE])).chunks_s) == 4
+
+
 def test_a_character_cut_between_events_and_a_last_line_without_its_blank_one() -> None:
     cut = b'data: {"choices":[{"delta":{"content":"\xe2\x82"}}]}\n\n'
     body = HEAD + b"connection: Keep-Alive, Close\r\n\r\n" + cut + b"data: [DONE]\n"

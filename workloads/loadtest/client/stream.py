@@ -26,6 +26,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_blanks_s",
         "_event",
         "_left",
         "_refusal",
@@ -55,6 +56,7 @@ class Answer:
         self.closes = False
         self.done = False
         self.chunks_s = array("d")
+        self._blanks_s = array("d")
         self.opened_s = self.closed_s = nan
         self.output_tokens = 0
         self.prompt_tokens = 0
@@ -233,6 +235,8 @@ class Answer:
         for choice in choices:  # type: ignore[attr-defined]
             if _has_content(choice):
                 self._see_content(now_s)
+            elif _is_blank(choice):
+                self._see_blank(now_s)
             self.done = self.done or bool(choice.get("finish_reason"))
         if choices:
             self._see_chunk(now_s, empty=len(self.chunks_s) == before)
@@ -249,6 +253,10 @@ class Answer:
             self.closed_s = now_s
         elif isnan(self.opened_s):
             self.opened_s = now_s
+
+    def _see_blank(self, now_s: float) -> None:
+        if not self.chunks_s and len(self._blanks_s) < MAX_CHUNKS:
+            self._blanks_s.append(now_s)
 
     def _see_content(self, now_s: float) -> None:
         if len(self.chunks_s) >= MAX_CHUNKS:
@@ -268,7 +276,11 @@ class Answer:
             self._fail("protocol", f"no event stream: {self.detail}")
         elif not self.done:
             self._fail("truncated", "the stream ended without [DONE] or a finish_reason")
-        elif not self.chunks_s:
+        elif not self.chunks_s and self.output_tokens:
+            self.chunks_s, self._blanks_s = self._blanks_s, self.chunks_s
+        if self.failure:
+            return
+        if not self.chunks_s:
             self._fail("empty", "the stream had no content")
 
     def _fail(self, kind: str, detail: str) -> None:
@@ -303,6 +315,14 @@ def _has_content(choice: dict[str, object]) -> bool:
             or delta.get("refusal")
         )
     return bool(choice.get("text"))
+
+
+def _is_blank(choice: dict[str, object]) -> bool:
+    """A token without a text, as weights at random bring: neither a role nor an end."""
+    if choice.get("finish_reason"):
+        return False
+    delta = choice.get("delta")
+    return "role" not in delta if isinstance(delta, dict) else "text" in choice
 
 
 def _count(value: object) -> int:
