@@ -16,6 +16,8 @@ from loadtest.load import endpoint
 from loadtest.load.endpoint import EndpointError, check_endpoint
 from loadtest.load.prompts import InputError, read_prompts
 from orchestrate_serving.failures import NO_API, UNREACHABLE
+from tests.workloads.conftest import finish, node_folder
+from tests.workloads.test_loadtest_runs import start
 
 pytestmark = pytest.mark.processes
 SHARED = [
@@ -81,9 +83,12 @@ def test_a_server_that_answers_otherwise_is_not_one_that_cannot_be_reached() -> 
 
 
 class _Server(BaseHTTPRequestHandler):
-    """Answers as its ``answers`` say: (path, status, headers), each once, else with a model."""
+    """Answers as its ``answers`` say: (path, status, headers), each once, else with a model; and
+    each prompt with a token.
+    """
 
     answers: ClassVar[list[tuple[str, int, dict[str, str]]]] = []
+    prompts: ClassVar[list[str]] = []
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -95,6 +100,16 @@ class _Server(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.prompts.append(asked["messages"][0]["content"])
+        said = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n'
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -108,6 +123,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def asked() -> Iterator[str]:
     _Server.answers = []
+    _Server.prompts = []
     with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -144,3 +160,18 @@ def test_a_server_that_refuses_says_why_and_what_to_do(
 def test_a_server_that_loads_its_model_is_asked_again(asked: str, base: str) -> None:
     _Server.answers = [("/v1/models", 503, {"Retry-After": "0"})]
     assert check_endpoint(f"{asked}{base}", "m", "chat") == Target(url=f"{asked}/v1", model="m")
+
+
+def test_generated_prompts_are_new_to_a_server_in_each_stage_and_run(
+    asked: str, tmp_path: Path
+) -> None:
+    """Else a server that keeps prefixes would be faster the second time."""
+    sweep = ("--arrival=sweep", "--rate=15", "--final-rate=30", "--steps=2", "--duration=1")
+    for run in ("first", "second"):
+        node, target = node_folder(tmp_path / run), Target(url=f"{asked}/v1", model="m")
+        finish(start(node, target, *sweep, "--warmup=4"))
+    prompts = _Server.prompts
+    marks = [prompt.partition(" ")[0] for prompt in prompts]
+    assert len(set(prompts)) == len(prompts) == 2 * (4 + 15 + 30)
+    assert {len(mark) for mark in marks} == {10}
+    assert {mark[:4] for mark in marks[: len(marks) // 2]} == {marks[0][:4]}

@@ -195,6 +195,9 @@ def test_both_figures_stand_side_by_side(node: NodeFolder) -> None:
     assert found["figures"]["ttft_p50"]["again"] > 0
     again = (output / "requests-again.jsonl").read_text().splitlines()
     assert len(again) == 50
+    asked = [json.loads(line) for line in (output / "cross_check/prompts.jsonl").open()]
+    marks = [int(entry["prompt"].partition(" ")[0][4:]) for entry in asked]
+    assert marks == list(range(52, 102)), "behind two of the warm-up and fifty of ours"
     assert "Cross-check with vllm" in (output / "report_sections.json").read_text()
 
 
