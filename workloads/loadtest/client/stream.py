@@ -276,12 +276,14 @@ class Answer:
             self._fail("protocol", f"no event stream: {self.detail}")
         elif not self.done:
             self._fail("truncated", "the stream ended without [DONE] or a finish_reason")
-        elif not self.chunks_s and self.output_tokens:
-            self.chunks_s, self._blanks_s = self._blanks_s, self.chunks_s
-        if self.failure:
-            return
-        if not self.chunks_s:
+        elif not self._has_tokens():
             self._fail("empty", "the stream had no content")
+
+    def _has_tokens(self) -> bool:
+        """With a text, or where all are without one, as the server has counted them."""
+        if not self.chunks_s and self.output_tokens:
+            self.chunks_s = self._blanks_s
+        return bool(self.chunks_s)
 
     def _fail(self, kind: str, detail: str) -> None:
         """The first failure counts; nothing more is read, and the connection is not used again."""
