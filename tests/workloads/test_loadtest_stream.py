@@ -150,6 +150,8 @@ WRONG = [
         "out of memory",
     ),
     (CHUNKED + chunked([event(b"{nonsense")]), "protocol", "no completion"),
+    (CHUNKED + chunked([event(b"{} {}")]), "protocol", "no completion"),
+    (CHUNKED + chunked([event(b'{"a":1}x')]), "protocol", "no completion"),
     (CHUNKED + chunked([event([1])]), "protocol", "no completion"),
     (CHUNKED + chunked([event({"choices": 5})]), "protocol", "no completion"),
     (CHUNKED + chunked(WORDS), "truncated", "without [DONE]"),
