@@ -24,7 +24,7 @@ KEY = "OPENAI_API_KEY"
 
 
 class RefusedError(ValueError):
-    """An answer with a status other than 200; ``hint`` says what may help."""
+    """An answer with a status other than 200. ``explained``: it says why, or what may help."""
 
     def __init__(self, target: Target, name: str, reply: http.client.HTTPResponse) -> None:
         self.status = reply.status
@@ -34,6 +34,7 @@ class RefusedError(ValueError):
         hint = f": it sends on to {location[:200]!r}" if 300 <= reply.status < 400 else ""
         if reply.status in {401, 403}:
             hint = f": it wants a key, which is taken from ${KEY} of the ranks (--env {KEY})"
+        self.explained = bool(hint)
         super().__init__(f"{asked}{hint}")
 
 
@@ -83,12 +84,14 @@ def _no_server(target: Target, error: Exception) -> EndpointError:
     if isinstance(error, RefusedError) and error.status in BUSY:
         what = f"{target.url} is not ready after {BUSY_S:.0f} s: {error}"
         return EndpointError(what, UNREACHABLE)
+    said = str(error) or type(error).__name__
+    if isinstance(error, RefusedError) and error.explained:
+        return EndpointError(f"{target.url} is none that can be measured: {said}", NO_API)
     base = "it is the base of its URLs, such as http://HOST:8000/v1"
     with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
         near = Target(url=_near(target.url), model=target.model, api=target.api)
         _served_models(_get(near, "models"))
         base = f"did you mean --set endpoint={near.url}?"
-    said = str(error) or type(error).__name__
     return EndpointError(f"{target.url} is no OpenAI-compatible server: {said}; {base}", NO_API)
 
 
