@@ -195,7 +195,8 @@ def test_both_figures_stand_side_by_side(node: NodeFolder) -> None:
     assert found["figures"]["ttft_p50"]["again"] > 0
     again = (output / "requests-again.jsonl").read_text().splitlines()
     assert len(again) == 50
-    asked = [json.loads(line) for line in (output / "cross_check/prompts.jsonl").open()]
+    prompts = (output / "cross_check" / "prompts.jsonl").read_text()
+    asked = [json.loads(line) for line in prompts.splitlines()]
     marks = [int(entry["prompt"].partition(" ")[0][4:]) for entry in asked]
     assert marks == list(range(52, 102)), "behind two of the warm-up and fifty of ours"
     assert "Cross-check with vllm" in (output / "report_sections.json").read_text()

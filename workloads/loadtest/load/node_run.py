@@ -326,6 +326,10 @@ class NodeRun:
         finally:
             self._fleet = None
 
+    def check(self) -> None:
+        """Raises ``RuntimeError`` when an engine has died."""
+        self.work.check()
+
     def end_stage(self) -> None:
         """Send nothing more of this stage."""
         if self._fleet is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import orchestrate_kit as kit
 
@@ -10,17 +10,27 @@ from ..base.arrivals import UNSTEADY
 from ..base.stages import Saturation
 from ..judge.saturation import SaturationWatch
 from .fleet import Totals
-
-if TYPE_CHECKING:
-    from .node_run import NodeRun
+from .settings import Settings
 
 REPORT_S = 1.0
+
+
+class WatchedRun(Protocol):
+    """What a watch looks at, and may end."""
+
+    settings: Settings
+
+    def check(self) -> None:
+        """Raises ``RuntimeError`` when an engine has died."""
+
+    def end_stage(self) -> None:
+        """Send nothing more of this stage."""
 
 
 class StageWatch:
     """What all processes have done, as they report it. ``rate``: None of a load that has no one."""
 
-    def __init__(self, run: NodeRun, rate: float | None, planned: int) -> None:
+    def __init__(self, run: WatchedRun, rate: float | None, planned: int) -> None:
         self._run, self._rate, self._planned = run, rate, planned
         self._seen = SaturationWatch()
         self._before = Totals()
@@ -44,7 +54,7 @@ class StageWatch:
         if self.saturation is not None or self.failure is not None:
             return
         try:
-            self._run.work.check()
+            self._run.check()
         except RuntimeError as error:
             self.failure = error
             self._run.end_stage()
