@@ -19,7 +19,7 @@ MAX_DETAIL = 300
 _HEAD, _SIZE, _DATA, _AFTER_DATA, _TRAILER, _LENGTH, _UNTIL_CLOSE, _OVER = range(8)
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 # Half of the time that `json.loads` takes for a line as short as these.
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once
+_decode: Callable[[str], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
 class Answer:
@@ -257,11 +257,11 @@ class Answer:
         # Of a character that the server cut between two events only a part is UTF-8.
         text = data.decode(errors="replace")
         try:
-            entry, end = _scan(text, 0)
+            entry, end = _decode(text)
             if end != len(text) and not text[end:].isspace():
                 raise ValueError("more than one value")
             self._take_entry(entry, now_s)
-        except (StopIteration, ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             self._fail("protocol", f"an event that is no completion: {data[:80]!r}")
 
     def _take_entry(self, entry: dict[str, object], now_s: float) -> None:

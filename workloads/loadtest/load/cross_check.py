@@ -75,8 +75,8 @@ def cross_check(node: NodeRun, tool: PeerTool, program: Path, requests: int) -> 
     again = asyncio.run(node.run_again())
     if node.stopped:
         raise PeerError(STOPPED)
-    both = (_summary(node, tool, records) for records in (node.read_records(), again))
-    return compare(tool, load.requests, *both, theirs)
+    first = _summary(node, tool, node.read_records())
+    return compare(tool, load.requests, first, _summary(node, tool, again), theirs)
 
 
 def _peer_load(node: NodeRun, requests: int) -> PeerLoad:
