@@ -20,6 +20,7 @@ from orchestrator.cli.outermost import (
     report_click,
     report_error,
     report_internal,
+    unusable_home,
     unusable_path,
     with_near_name,
 )
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, ReaderGone):
         return broken_pipe()
     except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
-        failure = unusable_path(error, words)
+        failure = unusable_path(error, words) or unusable_home(error, os.environ)
         if failure is not None:
             return report_error(failure, verb=verb, as_json=as_json)
         return report_internal(error, os.environ, verb=verb, as_json=as_json)

@@ -13,7 +13,13 @@ from click import ClickException
 from click import UsageError as ClickUsageError
 
 from orchestrator import __version__
-from orchestrator.core.base.errors import InternalError, Interrupted, OrchestrateError, UsageError
+from orchestrator.core.base.errors import (
+    InternalError,
+    Interrupted,
+    OrchestrateError,
+    PreflightError,
+    UsageError,
+)
 from orchestrator.core.base.suggest import nearest_name
 from orchestrator.view.terminal.text import clean_paragraph
 
@@ -27,6 +33,8 @@ _UNUSABLE_PATH = frozenset(
 )
 # What it says of a path in a folder only because of that folder.
 _UNUSABLE_FOLDER = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 # Verbs that promise exactly one last line of type `result`, also on failure.
 _RESULT_VERBS = frozenset(
     {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite", "migrate"}
@@ -79,6 +87,24 @@ def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
     what = f"this path cannot be used: {error.strerror}"
     shown = path if len(path) <= _SHOWN_PATH else f"{path[:_SHOWN_PATH]}..."
     return UsageError(what, id="usage.path", where=shown, remedy="name another file or folder")
+
+
+def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightError | None:
+    """A disk that is full or may not be written, and files of the home that this user may not
+    touch; None for anything else, which is a bug.
+    """
+    if not isinstance(error, OSError) or error.errno not in _FULL | _FORBIDDEN:
+        return None
+    home = environ.get("ORCHESTRATE_HOME") or os.path.expanduser("~/.orchestrate")  # noqa: PTH111 - as text
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno in _FORBIDDEN and not f"{path}/".startswith(f"{home.rstrip('/')}/"):
+        return None
+    return PreflightError(
+        f"this cannot be written: {error.strerror}",
+        id="usage.home",
+        where=path or home,
+        remedy="free space, mend the rights, or let ORCHESTRATE_HOME name another folder",
+    )
 
 
 def report_internal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from orchestrator.cli import main as main_module
 from orchestrator.cli.main import main
+from orchestrator.cli.outermost import unusable_home
 from tests.architecture.source import ROOT
 from tests.time_limits import wait_for_exit
 
@@ -260,3 +262,26 @@ def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
         process.kill()
 
     assert (code, error) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    "number, filename, refused",
+    [
+        (errno.ENOSPC, None, True),
+        (errno.EROFS, "/srv/orchestrate/nightly", True),
+        (errno.EACCES, "/srv/orchestrate/nightly/jw3", True),
+        (errno.EACCES, "/etc/shadow", False),
+        (errno.ENOENT, "/srv/orchestrate/runs/x", False),
+    ],
+)
+def test_a_home_that_cannot_be_written_is_no_bug(
+    number: int, filename: str | None, refused: bool
+) -> None:
+    error = OSError(number, os.strerror(number), filename)
+
+    failure = unusable_home(error, {"ORCHESTRATE_HOME": "/srv/orchestrate"})
+
+    assert (failure is not None) is refused
+    if failure is not None:
+        assert failure.exit_code == 4
+        assert failure.where == (filename or "/srv/orchestrate")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,9 @@ def verdicts(result: dict[str, Any]) -> dict[str, str]:
         ("gates:\n  - metric: x\n    within: 3\n    reason: y", ("3", "text")),
         ("gates:\n  - metric: x\n    within: 3 W\n    reason: y", ("3", "percentage")),
         ("gates:\n  - metric: x\n    at_most: much\n    reason: y", ("3", "2.4 kW")),
+        ("gates:\n  - metric: x\n    at_most: 1_0e1\n    reason: y", ("3", "2.4 kW")),
+        ("gates:\n  - metric: x\n    at_most: 12:30 s\n    reason: y", ("3", "2.4 kW")),
+        ("gates:\n  - metric: x\n    at_most: '1,000 W'\n    reason: y", ("3", "2.4 kW")),
         ("gates:\n  - metric: x\n    reason: y", ("2", "within, or at_least")),
         ("gates:\n  - metric: x\n    within: 3 %", ("2", "'reason' is missing")),
         ("gate:\n  - x", ("1", "none of the keys")),
@@ -323,3 +327,38 @@ def test_last_on_both_sides_is_refused(home: Path, capsys: Output) -> None:
     assert main(["compare", "last:3", "last:4"]) == 2
     assert main(["compare", "nothing", "last:4"]) == 2
     assert "history import" in capsys.readouterr().err
+
+
+def test_a_damaged_baseline_is_refused_and_can_be_removed(home: Path, capsys: Output) -> None:
+    store = open_history(Layout(home))
+    store.record_run(make_entry("a", 1.0, speed=100.0))
+    store.record_run(make_entry("b", 2.0, speed=100.0))
+    assert main(["baseline", "set", "a", "--name", "x"]) == 0
+    with sqlite3.connect(home / "history.sqlite") as connection:
+        connection.execute("UPDATE baseline SET content = '{torn'")
+    connection.close()
+
+    assert main(["compare", "x", "b", "--gate"]) == 2
+    assert "orchestrate baseline remove x" in capsys.readouterr().err
+    assert main(["baseline", "remove", "x"]) == 0
+    assert main(["baseline", "set", "a", "--name", "x"]) == 0
+
+
+@pytest.mark.parametrize("name", ["last", "a"])
+def test_a_baseline_does_not_hide_a_run(home: Path, capsys: Output, name: str) -> None:
+    open_history(Layout(home)).record_run(make_entry("a", 1.0, speed=100.0))
+
+    assert main(["baseline", "set", "a", "--name", name]) == 2
+    assert "names a run already" in capsys.readouterr().err
+
+
+def test_the_last_n_of_other_conditions_are_none_and_it_says_why(
+    home: Path, capsys: Output
+) -> None:
+    store = open_history(Layout(home))
+    store.record_run(make_entry("a", 1.0, speed=100.0))
+    store.record_run(make_entry("b", 2.0, key=replace(KEY, gpus="8 x NVIDIA A100"), speed=100.0))
+
+    assert main(["compare", "last:3", "b", "--gate"]) == 2
+    said = capsys.readouterr().err
+    assert "a and b differ in gpus: 8 x NVIDIA H200 and 8 x NVIDIA A100" in said

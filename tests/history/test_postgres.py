@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.history.database import HistoryUnavailable
 from orchestrator.adapters.history.open_store import open_history, sqlite_history
 from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.adapters.store.layout import Layout
@@ -115,6 +116,40 @@ def test_a_newer_schema_is_refused(store: HistoryStore, server: str) -> None:
     engine.dispose()
     with pytest.raises(UsageError, match="99"):
         store.read_runs(RunQuery())
+
+
+def test_a_table_that_others_hold_is_waited_for_briefly(
+    store: HistoryStore, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's end waits for it."""
+    import psycopg
+
+    from orchestrator.adapters.history import postgres_database
+
+    store.record_run(make_entry("a"))
+    monkeypatch.setattr(postgres_database, "LOCK_MS", 200)
+    with psycopg.connect(server) as other:
+        other.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(HistoryUnavailable, match="lock timeout") as caught:
+            open_history(Layout(Path("/nowhere"))).record_run(make_entry("b"))
+        other.rollback()
+
+    assert "pg_stat_activity" in caught.value.remedy
+    assert {run.run_id for run in store.read_runs(RunQuery())} == {"a"}
+
+
+def test_an_account_that_may_not_write_reads(
+    store: HistoryStore, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.record_run(make_entry("a"))
+    read_only = f"{server}&options=-c%20default_transaction_read_only%3Don"
+    monkeypatch.setenv("ORCHESTRATE_HISTORY", read_only)
+    reader = open_history(Layout(Path("/nowhere")))
+
+    assert [run.run_id for run in reader.read_runs(RunQuery())] == ["a"]
+    with pytest.raises(HistoryUnavailable, match="read-only") as caught:
+        reader.record_run(make_entry("b"))
+    assert "may write" in caught.value.remedy
 
 
 def test_a_password_is_never_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

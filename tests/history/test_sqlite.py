@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.history.database import HistoryUnavailable
 from orchestrator.adapters.history.open_store import open_history, sqlite_history
 from orchestrator.adapters.history.schema import VERSION
 from orchestrator.adapters.history.store import HistoryStore
@@ -167,3 +169,23 @@ def test_another_url_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UsageError) as caught:
         open_history(Layout(home))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["sqlite:///", "sqlite:////"])
+def test_a_folder_is_no_history(home: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("ORCHESTRATE_HISTORY", given)
+    with pytest.raises(UsageError, match="names a folder"):
+        open_history(Layout(home))
+
+
+def test_a_copy_on_a_read_only_disk_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite could not make the files there that its readers share."""
+    path = home / "history.sqlite"
+    sqlite_history(path).record_run(make_entry("a", speed=1.0))
+    before = sorted(home.iterdir())
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    assert [run.run_id for run in sqlite_history(path).read_runs(RunQuery())] == ["a"]
+    assert sorted(home.iterdir()) == before
+    with pytest.raises(HistoryUnavailable, match="readonly"):
+        sqlite_history(path).record_run(make_entry("b", speed=1.0))

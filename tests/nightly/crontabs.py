@@ -35,11 +35,11 @@ class PrivateCron:
 
     def text(self) -> str | None:
         """The crontab; None where there is none."""
-        done = subprocess.run([self.program, "-l"], capture_output=True, text=True, check=False)
-        return done.stdout if done.returncode == 0 else None
+        done = subprocess.run([self.program, "-l"], capture_output=True, check=False)
+        return done.stdout.decode() if done.returncode == 0 else None
 
     def write(self, text: str) -> None:
-        subprocess.run([self.program, "-"], input=text, text=True, check=True)
+        subprocess.run([self.program, "-"], input=text.encode(), check=True)
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """cron itself, in a PID namespace that ends with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -47,6 +47,28 @@ def webhook(answers: list[int], location: str = "", stalled: bool = False) -> It
         hook.url = f"http://127.0.0.1:{server.server_port}"
         yield hook
         hook.release.set()
+
+
+@contextmanager
+def trickling_server() -> Iterator[str]:
+    """The URL of a server whose answer never ends, a byte at a time; to ``/garbage``: no HTTP."""
+    over = threading.Event()
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            if b"/garbage" in self.rfile.readline():
+                self.wfile.write(b"220 this is no web server\r\n")
+                return
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+            with suppress(OSError):
+                while not over.wait(0.02):
+                    self.wfile.write(b"x")
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    with _serving(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        over.set()
 
 
 class Mailbox:

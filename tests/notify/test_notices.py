@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.notify import deliver as delivering
+from orchestrator.adapters.notify import sender as sending
 from orchestrator.adapters.notify.deliver import NotDelivered, deliver
 from orchestrator.adapters.notify.notice import Notice, Occasion
 from orchestrator.adapters.notify.outbox import outbox_folder, post_notice, try_notice
@@ -20,7 +21,7 @@ from orchestrator.adapters.store.layout import Layout
 from orchestrator.cli.main import main
 from orchestrator.core.base.errors import UsageError
 from orchestrator.parsing.inputs.nights.notify_file import load_notify_file
-from tests.notify.servers import mail_server, webhook
+from tests.notify.servers import mail_server, trickling_server, webhook
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.processes
@@ -99,6 +100,27 @@ def test_a_slow_webhook_ends_with_its_time(layout: Layout, monkeypatch: pytest.M
 
     assert left == 1
     assert "TimeoutError" in said[0]
+
+
+def test_a_server_that_never_ends_holds_up_no_other(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers a byte at a time, so that no time-out of a socket ends it."""
+    monkeypatch.setattr(sending, "ATTEMPT_S", 0.3)
+    with trickling_server() as endless, webhook([200]) as hook:
+        targets = [("endless", "ENDLESS"), ("garbage", "GARBAGE"), ("team", "HOOK")]
+        lines = "".join(f"- name: {n}\n  webhook: {{env: {v}}}\n" for n, v in targets)
+        configure(layout, f"targets:\n{lines}")
+        post_notice(layout, NOTICE, start_sender=False)
+        urls = {"ENDLESS": f"{endless}/{SECRET}", "GARBAGE": f"{endless}/garbage"}
+        left, said = send(layout, {**urls, "HOOK": hook.url})
+
+    assert left == 1
+    assert len(hook.bodies) == 1
+    assert f"endless: attempt {ATTEMPTS} of {ATTEMPTS}: no end within 0.3 s" in said
+    assert "garbage: attempt 1 of 4: BadStatusLine" in said
+    (waiting,) = outbox_folder(layout).glob("*.json")
+    assert json.loads(waiting.read_text())["sent"] == ["team"]
 
 
 def test_posting_does_not_wait_for_a_stalled_server(

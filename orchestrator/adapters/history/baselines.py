@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.adapters.history.stored_run import record_from_mapping, record_to_mapping
-from orchestrator.core.base.errors import InternalError
+from orchestrator.core.base.errors import UsageError
 from orchestrator.core.history.run_record import RunRecord
 
 FORMAT = "orchestrate-baseline-1"
@@ -29,18 +29,18 @@ def save_baseline(store: HistoryStore, baseline: Baseline) -> None:
 
 
 def load_baselines(store: HistoryStore) -> dict[str, Baseline]:
-    """All of them, by name. Raises :class:`InternalError` for one that is damaged."""
+    """All of them, by name. Raises :class:`UsageError` for one that is damaged."""
     found = {}
     for name, content in store.read_baselines().items():
         try:
             found[name] = _from_mapping(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InternalError(
-                f"baseline {name} cannot be read",
+            raise UsageError(
+                f"baseline {name} is damaged",
                 id="OR-STORE-004",
                 where=store.where,
                 why=repr(error),
-                remedy=f"set it again: orchestrate baseline set RUN --name {name}",
+                remedy=f"orchestrate baseline remove {name}, then set or import it again",
             ) from error
     return found
 

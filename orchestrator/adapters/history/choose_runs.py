@@ -9,7 +9,7 @@ from orchestrator.adapters.history.store import HistoryStore
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean, did_you_mean_run
 from orchestrator.core.history.comparing import RunGroup
-from orchestrator.core.history.run_record import RunQuery, RunRecord
+from orchestrator.core.history.run_record import RunQuery, RunRecord, key_differences
 from orchestrator.core.verdict.result import Status
 
 MAX_LAST = 200
@@ -90,6 +90,18 @@ def _last_like(store: HistoryStore, text: str, other: RunGroup) -> RunGroup:
             f"no run that succeeded before {first.run_id} has its key",
             id="OR-STORE-017",
             where=store.where,
+            why=_difference_before(store, first),
             remedy=f"name a run: orchestrate history --workload {first.workload}",
         )
     return RunGroup(text, tuple(runs[:count]))
+
+
+def _difference_before(store: HistoryStore, run: RunRecord) -> str:
+    """In what the latest run of the same work before ``run`` differs from it."""
+    same = RunQuery(workload=run.workload, before=run.finished, limit=MAX_LAST)
+    before = [r for r in store.read_runs(same) if r.status is Status.SUCCEEDED]
+    if not before:
+        return ""
+    latest = max(before, key=lambda each: each.finished)
+    differences = key_differences(latest.key, run.key)
+    return f"{latest.run_id} and {run.run_id} differ in {', '.join(map(str, differences))}"

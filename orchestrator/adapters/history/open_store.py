@@ -21,7 +21,7 @@ def open_history(layout: Layout) -> HistoryStore:
     if not url:
         return sqlite_history(layout.history)
     if url.startswith(_SQLITE):
-        return sqlite_history(Path(url.removeprefix(_SQLITE)).expanduser().absolute())
+        return sqlite_history(_file_of(url.removeprefix(_SQLITE)))
     if url.startswith(_POSTGRESQL):
         from orchestrator.adapters.history.postgres_database import PostgresDatabase
 
@@ -31,6 +31,15 @@ def open_history(layout: Layout) -> HistoryStore:
         id="OR-STORE-014",
         remedy="postgresql://USER@HOST/DATABASE, sqlite:///FILE, or unset it",
     )
+
+
+def _file_of(given: str) -> Path:
+    path = Path(given).expanduser().absolute()
+    if not given or path.is_dir():
+        what = f"{VARIABLE} names a folder, not the file of a history"
+        remedy = "write sqlite:////FOLDER/history.sqlite"
+        raise UsageError(what, id="OR-STORE-014", where=path, remedy=remedy)
+    return path
 
 
 def sqlite_history(path: Path) -> HistoryStore:

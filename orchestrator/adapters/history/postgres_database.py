@@ -25,7 +25,17 @@ except ImportError as error:
 
 CONNECT_S = 10
 STATEMENT_MS = 60_000
+LOCK_MS = 10_000  # a run waits for it at its end
 _MIGRATION_LOCK = 0x6F726368  # of our own choosing: one process at a time makes the tables
+
+_MAY_NOT_WRITE = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)
+
+
+def _options(address: sa.URL) -> str:
+    """Those of the URL, such as a ``search_path``, behind ours, which they override."""
+    given = address.query.get("options", "")
+    theirs = given if isinstance(given, str) else " ".join(given)
+    return f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={LOCK_MS} {theirs}".rstrip()
 
 
 class PostgresSession:
@@ -64,7 +74,7 @@ class PostgresDatabase:
             isolation_level="READ COMMITTED",
             connect_args={
                 "connect_timeout": CONNECT_S,
-                "options": f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS}",
+                "options": _options(address),
             },
         )
 
@@ -115,12 +125,17 @@ class PostgresDatabase:
     def _explain(self, error: SQLAlchemyError) -> HistoryUnavailable:
         cause = error.__cause__
         why = str(cause).splitlines()[0] if isinstance(cause, psycopg.Error) and str(cause) else ""
+        remedy = "check that it runs and that ORCHESTRATE_HISTORY names it rightly"
+        if isinstance(cause, _MAY_NOT_WRITE):
+            remedy = "let ORCHESTRATE_HISTORY name an account that may write"
+        elif isinstance(cause, psycopg.errors.LockNotAvailable):
+            remedy = "see in pg_stat_activity who holds it, then repeat the command"
         return HistoryUnavailable(
             "the history's database cannot be used",
             id="OR-STORE-012",
             where=self.where,
             why=self._mask(why),
-            remedy="check that it runs and that ORCHESTRATE_HISTORY names it rightly",
+            remedy=remedy,
         )
 
     def _mask(self, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,10 +82,21 @@ class SqliteDatabase:
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
 
+    def _address(self) -> tuple[str, bool]:
+        """What to open, and whether it is a URI. In a folder that may not be written SQLite cannot
+        make the files that readers share: a file with nothing beside it is read as one that no one
+        changes, such as a copy.
+        """
+        beside = self._path.with_name(f"{self._path.name}-wal")
+        if os.access(self._path.parent, os.W_OK) or not self._path.is_file() or beside.exists():
+            return str(self._path), False
+        return f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", True
+
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
+        address, uri = self._address()
         try:
-            connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
+            connection = sqlite3.connect(address, timeout=BUSY_S, isolation_level=None, uri=uri)
         except sqlite3.Error as error:
             raise self._explain(error) from error
         try:

@@ -19,7 +19,7 @@ from orchestrator.adapters.history.stored_run import (
     record_from_row,
     result_document,
 )
-from orchestrator.core.base.errors import InternalError
+from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.history.run_record import (
     ComparisonKey,
@@ -225,9 +225,9 @@ class HistoryStore:
             session.write_rows("DELETE FROM baseline WHERE name = :name", [{"name": name}])
 
     def read_baselines(self) -> dict[str, Any]:
-        """Name -> content, sorted by name."""
+        """Name -> content, sorted by name; text where it is damaged."""
         rows = self._fetch_rows("SELECT name, content FROM baseline ORDER BY name")
-        return {name: _parsed_json(content, self.where) for name, content in rows}
+        return {name: _json_or_text(content) for name, content in rows}
 
     def _fetch_rows(self, query: str, values: Values | None = None) -> list[tuple[Any, ...]]:
         """What one query finds; nothing where there is no history yet."""
@@ -379,7 +379,18 @@ def _parsed_json(content: str, where: str) -> Any:
         raise _damaged(where, error) from error
 
 
-def _damaged(where: str, error: ValueError) -> InternalError:
-    return InternalError(
-        "an entry of the history is damaged", id="OR-STORE-004", where=where, why=str(error)
+def _json_or_text(content: str) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content
+
+
+def _damaged(where: str, error: ValueError) -> UsageError:
+    return UsageError(
+        "an entry of the history is damaged",
+        id="OR-STORE-004",
+        where=where,
+        why=str(error),
+        remedy="orchestrate history import reads the folders of the runs again",
     )

@@ -62,6 +62,10 @@ def install_units(folder: NightlyFolder, minute: int, environ: Mapping[str, str]
         remedy = f"orchestrate nightly install {folder.name} --cron"
         raise UsageError(what, id="nightly.systemd", why=why, remedy=remedy)
     units = make_private_dir(unit_folder(environ))
+    if (units / _timers(folder)[0]).exists() and not has_units(folder, environ):
+        what = f"another schedule called {folder.name} is installed, that of another home"
+        remedy = "add this one under another name, or install it with --cron"
+        raise UsageError(what, id="nightly.systemd", where=units, remedy=remedy)
     for name, text in unit_texts(folder, minute).items():
         write_atomic(units / name, text.encode())
     _require(["daemon-reload"])
@@ -70,10 +74,10 @@ def install_units(folder: NightlyFolder, minute: int, environ: Mapping[str, str]
 
 def remove_units(folder: NightlyFolder, environ: Mapping[str, str]) -> bool:
     """Disable and delete the units; whether there were any."""
+    if not has_units(folder, environ):
+        return False
     units = unit_folder(environ)
     present = [units / name for name in unit_texts(folder, 0) if (units / name).exists()]
-    if not present:
-        return False
     if has_user_manager():
         _systemctl(["disable", "--now", *_timers(folder)])
     for path in present:
@@ -84,8 +88,13 @@ def remove_units(folder: NightlyFolder, environ: Mapping[str, str]) -> bool:
 
 
 def has_units(folder: NightlyFolder, environ: Mapping[str, str]) -> bool:
-    """Whether the schedule's timer is installed."""
-    return (unit_folder(environ) / _timers(folder)[0]).exists()
+    """Whether the schedule's timer is installed: a unit of this name that calls its program."""
+    units = unit_folder(environ)
+    try:
+        text = (units / _timers(folder)[0]).with_suffix(".service").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return _escaped(str(folder.wake)) in text
 
 
 def _timers(folder: NightlyFolder) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import smtplib
 import ssl
@@ -42,9 +43,9 @@ def deliver(notice: Notice, target: NotifyTarget, environ: Mapping[str, str]) ->
             _mail(notice, target.smtp, environ)
         elif target.apprise is not None:
             _apprise(notice, read_secret(target.apprise, environ))
-    except (OSError, ValueError, smtplib.SMTPException, ssl.SSLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         # The text of these errors may repeat a URL, a header or an answer: only their kind is said.
-        raise _failed(type(error).__name__, target) from None
+        raise NotDelivered(type(error).__name__, id="notify.failed") from None
 
 
 def read_secret(secret: NotifySecret, environ: Mapping[str, str]) -> str:
@@ -119,7 +120,3 @@ def _apprise(notice: Notice, url: str) -> None:
     target = apprise.Apprise()
     if not target.add(url) or not target.notify(title=notice.subject, body=notice.text):
         raise NotDelivered("apprise did not deliver it", id="notify.apprise")
-
-
-def _failed(kind: str, target: NotifyTarget) -> NotDelivered:
-    return NotDelivered(f"{target.name}: {kind}", id="notify.failed")

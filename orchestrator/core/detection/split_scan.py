@@ -2,11 +2,13 @@
 
 Values become normal scores of their ranks, so that the test is exact for any noise whose nights do
 not depend on each other: bimodal, skewed, with spikes. For each number of new nights the sum of
-their scores is divided by its standard deviation under random order; the largest of these is the
-statistic (a two-sample van der Waerden test, maximised over the split). Its null distribution is
-that of the maximum, see ``maximum_null``; the number of splits that were tried is thereby paid for.
+their scores is divided by its standard deviation under random order (a two-sample van der Waerden
+test), beside the question whether all of them lie to one side (``one_sided``); the largest of all
+is the statistic. Its null distribution is that of the maximum, see ``maximum_null``; the number of
+splits that were tried is thereby paid for.
 
-Nights that do depend on each other are whitened first, see ``whitening``.
+Nights that do depend on each other are whitened first, see ``whitening``; what else a series
+shows against belief, episodes that passed and volatility that lasts, is taken off the statistic.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ from orchestrator.core.detection.maximum_null import (
     MIN_NIGHTS,
     most_new,
     p_value,
-    split_weight,
+)
+from orchestrator.core.detection.one_sided import (
+    earlier_episode,
+    highest_block,
+    largest_sum,
+    loudness,
 )
 from orchestrator.core.detection.whitening import (
-    ROUNDING,
     median_of,
     noise_width,
     normal_scores,
@@ -42,7 +48,8 @@ SIGMA_OF_MAD = 1.4826  # normal noise
 @dataclass(frozen=True, slots=True)
 class Split:
     """The best split. ``new_nights``: how many values lie behind it. ``shift``: their median minus
-    that of the values before. ``p_value``: how often chance alone finds a split as good.
+    that of the values before. ``statistic``: below 0 for a fall. ``p_value``: how often chance
+    alone finds a split as good, either way.
     """
 
     new_nights: int
@@ -56,24 +63,34 @@ class Split:
         return self.since - self.before
 
 
-def find_split(values: Sequence[float]) -> Split | None:
+def find_split(values: Sequence[float], falls: float = 0.5) -> Split | None:
     """The best split of the latest ``MAX_NIGHTS`` finite ``values``, oldest first.
 
-    None for fewer than ``MIN_NIGHTS`` values: no split could be told from chance.
+    ``falls``: which share of false alarms may be falls, from 0 to 1 (exclusive); the others are
+    rises. None for fewer than ``MIN_NIGHTS`` values: no split could be told from chance.
     """
     recent = tuple(values[-MAX_NIGHTS:])
-    if len(recent) < MIN_NIGHTS:
+    count = len(recent)
+    if count < MIN_NIGHTS:
         return None
-    surprises = whiten(recent, len(recent) - most_new(len(recent)))
-    new, statistic = _best_split(surprises, normal_scores(surprises))
-    chance = p_value(abs(statistic), len(recent))
+    quiet = count - most_new(count)
+    whitened = whiten(recent, quiet)
+    surprises, scores = whitened.surprises, normal_scores(whitened.surprises)
+    sigma, loud = noise_width(surprises[:quiet]), loudness(scores[:quiet])
+    sides = []
+    for sign, share in ((-1, falls), (1, 1 - falls)):
+        turned = [sign * value for value in surprises], [sign * score for score in scores]
+        new, found = _best_split(*turned, whitened.response, sigma)
+        found -= loud + earlier_episode(turned[1], quiet)
+        sides.append((min(1.0, p_value(found, count) / share), -found, sign, new))
+    chance, lost, sign, new = min(sides)
     if chance <= WORTH_LOCATING:
         new = _locate(recent)
     return Split(
         new_nights=new,
         before=median_of(recent[:-new]),
         since=median_of(recent[-new:]),
-        statistic=statistic,
+        statistic=-sign * lost,
         p_value=chance,
     )
 
@@ -93,45 +110,28 @@ def _deviation(values: Sequence[float]) -> float:
     return math.fsum(abs(value - middle) for value in values)
 
 
-def _best_split(values: Sequence[float], scores: list[float]) -> tuple[int, float]:
-    """(new nights, statistic) of the split that stands out most, spikes among the new left out."""
-    sigma = noise_width(values[: len(values) - most_new(len(values))])
+def _best_split(
+    values: Sequence[float], scores: list[float], response: Sequence[float], sigma: float
+) -> tuple[int, float]:
+    """(new nights, statistic) of the rise that stands out most, spikes among the new left out."""
     for _ in range(MOST_SPIKES):
-        new, _ = _largest_sum(scores)
+        new, _ = largest_sum(scores, response)
         spike = _spike(values[-new:], scores[-new:], sigma)
         if spike is None:
             break
         scores[spike - new] = 0.0
-    return _largest_sum(scores)
+    by_sum, by_block = largest_sum(scores, response), highest_block(values)
+    return by_sum if by_sum[1] >= by_block[1] else by_block
 
 
 def _spike(values: Sequence[float], scores: Sequence[float], sigma: float) -> int | None:
-    """Which of the new nights lies far beyond all others in the direction of the split."""
-    sign = 1 if sum(scores) > 0 else -1
+    """Which of the new nights lies far above all others."""
     counted = [n for n, score in enumerate(scores) if score]
-    ordered = sorted(counted, key=lambda n: sign * values[n])
+    ordered = sorted(counted, key=values.__getitem__)
     if len(ordered) < 2:
         return None
-    gap = sign * (values[ordered[-1]] - values[ordered[-2]])
+    gap = values[ordered[-1]] - values[ordered[-2]]
     return ordered[-1] if gap > SPIKE_GAP_SIGMAS * sigma > 0 else None
-
-
-def _largest_sum(scores: Sequence[float]) -> tuple[int, float]:
-    """(new nights, sum of their scores in standard deviations under random order, weighted), the
-    largest.
-    """
-    count = len(scores)
-    variance = math.fsum(score * score for score in scores) / count
-    best, total = (FEWEST_NEW, 0.0), 0.0
-    for new in range(1, most_new(count) + 1):
-        total += scores[-new]
-        spread = math.sqrt(variance * new * (count - new) / (count - 1))
-        if new < FEWEST_NEW or spread <= ROUNDING:
-            continue
-        found = split_weight(new) * total / spread
-        if abs(found) > abs(best[1]):
-            best = new, found
-    return best
 
 
 def robust_sigma(values: Sequence[float]) -> float:

@@ -9,6 +9,10 @@ Of some hundred nights correlation is known badly, and what is thought too small
 alarms. So the estimate errs to the other side: by half a standard error at the first lag, and by
 beginning from ``USUAL_DECAY`` until the nights say otherwise. By how much was set by counting false
 alarms (docs/benchmarks.md).
+
+Times of work on shared machines come in bursts, to one side: what a bad night announces is not what
+a good one does. So the correlation after low values and that after high ones are two (a threshold
+autoregression: Tong 1990).
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
-from itertools import pairwise
+from operator import mul
 from statistics import NormalDist
 
 LAGS = 6
@@ -54,34 +59,68 @@ class SerialCorrelation:
         b = (1 + self.decay**2 - 2 * self.decay * self.first) / (self.decay - self.first)
         return 2 / (b + math.sqrt(max(b * b - 4, 0.0)))
 
+    def response(self, count: int) -> tuple[float, ...]:
+        """What a new level adds to the surprises of its first ``count`` nights, the first as 1: the
+        nights after it are announced in part by those before.
+        """
+        adds, memory = [1.0], self.memory
+        while len(adds) < count:
+            adds.append(1 - self.decay + memory * adds[-1] if self.first else 1.0)
+        return tuple(adds)
 
-def whiten(values: Sequence[float], quiet: int) -> Sequence[float]:
-    """What each of ``values`` adds to what those before it announced; as many values.
+
+class After(Enum):
+    """Which nights announce: all, those below the middle, or those above it."""
+
+    ANY = "any"
+    LOW = "low"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Whitened:
+    """``surprises``: what each value adds to what those before it announced. ``response``: what a
+    new level adds to the surprises of its first, second, ... night.
+    """
+
+    surprises: Sequence[float]
+    response: tuple[float, ...]
+
+
+def whiten(values: Sequence[float], quiet: int) -> Whitened:
+    """Take out of ``values`` what those before announced.
 
     ``quiet``: so many of the first values hold no change. The correlation is theirs alone, because
     a change would pass for correlation.
     """
     before = values[:quiet]
-    correlation = estimate_correlation(before)
-    if not correlation.first:
-        return values
+    scores = normal_scores(before)
+    low, high = (estimate_correlation(scores, after) for after in (After.LOW, After.HIGH))
+    response = estimate_correlation(scores).response(len(values) - quiet)
+    if not low.first and not high.first:
+        return Whitened(values, response)
+    both = (low.memory + high.memory) / 2
+    after = {-1: (low.decay, low.memory), 0: (0.0, both), 1: (high.decay, high.memory)}
     middle, reach = median_of(before), REACH_SIGMAS * noise_width(before)
-    memory, surprises = correlation.memory, [values[0] - middle]
-    for last, value in pairwise(values):
-        announced = correlation.decay * _within(reach, last - middle)
-        forgotten = memory * _within(reach, surprises[-1])
-        surprises.append(value - middle - announced + forgotten)
-    return surprises
+    surprises = [values[0] - middle]
+    for last in values[:-1]:
+        off = last - middle
+        decay, memory = after[(off > 0) - (off < 0)]
+        announced = decay * _within(reach, off) - memory * _within(reach, surprises[-1])
+        surprises.append(values[len(surprises)] - middle - announced)
+    return Whitened(surprises, response)
 
 
 def _within(reach: float, value: float) -> float:
-    return max(-reach, min(reach, value))
+    return value if -reach <= value <= reach else math.copysign(reach, value)
 
 
-def estimate_correlation(values: Sequence[float]) -> SerialCorrelation:
-    """The autocorrelation of ``values`` by rank, on the cautious side; none where it is small."""
-    count = len(values)
-    lags = _autocorrelations(values)
+def estimate_correlation(scores: Sequence[float], after: After = After.ANY) -> SerialCorrelation:
+    """The autocorrelation of values with these normal scores, on the cautious side; none where it
+    is small.
+    """
+    count = len(scores)
+    lags = _autocorrelations(scores, after)
     if not any(lags):
         return SerialCorrelation()
     error = 1 / math.sqrt(count)
@@ -100,16 +139,18 @@ def estimate_correlation(values: Sequence[float]) -> SerialCorrelation:
     return SerialCorrelation(first, min(max(decay, first), LARGEST_DECAY))
 
 
-def _autocorrelations(values: Sequence[float]) -> list[float]:
-    """Of the normal scores, at distances of 1 to ``LAGS + 1``; zeros where all are equal."""
-    scores = normal_scores(values)
-    power = math.fsum(score * score for score in scores)
+def _autocorrelations(scores: Sequence[float], after: After) -> list[float]:
+    """At distances of 1 to ``LAGS + 1``; zeros where all are equal. After low
+    nights alone: the regression on these, which under normal noise is the same.
+    """
+    announcing = scores
+    if after is not After.ANY:
+        limit = min if after is After.LOW else max
+        announcing = [limit(score, 0.0) for score in scores]
+    power = sum(map(mul, announcing, announcing))
     if power < ROUNDING:
         return [0.0] * (LAGS + 1)
-    return [
-        math.fsum(a * b for a, b in zip(scores, scores[lag:], strict=False)) / power
-        for lag in range(1, LAGS + 2)
-    ]
+    return [sum(map(mul, announcing, scores[lag:])) / power for lag in range(1, LAGS + 2)]
 
 
 def _weighted(lags: Sequence[float]) -> tuple[float, float]:

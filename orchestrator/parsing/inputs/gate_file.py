@@ -11,7 +11,7 @@ from orchestrator.parsing.inputs.validation import Strict, validate_document
 from orchestrator.parsing.inputs.yaml_source import Document, InputProblem, parse_yaml, refuse_input
 
 MAX_GATES = 1000
-_QUANTITY = re.compile(r"(-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?)\s*(\S.{0,39})?")
+_QUANTITY = re.compile(r"(-?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?)\s*([^\W\d_].{0,39}|%)?")
 _PERCENT = "%"
 
 

@@ -70,12 +70,20 @@ def real_histories(path: Path = HISTORIES) -> list[list[float]]:
     return found
 
 
+def turned(histories: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[-value for value in history] for history in histories]
+
+
 def noises() -> dict[str, Noise]:
+    """All series are such that a fall is for the worse. Real histories are times, whose bursts are
+    slow: as they are, a fall goes away from the bursts; turned, as rates, into them.
+    """
     return {
         "white": white,
         "AR(1), 0.5": autoregressive,
         "bimodal": bimodal,
         "real, resampled": resampled(real_histories()),
+        "real, turned": resampled(turned(real_histories())),
     }
 
 
@@ -85,6 +93,7 @@ def more_correlated() -> dict[str, Noise]:
         "AR(1), 0.2": partial(autoregressive, phi=0.2),
         "AR(1), 0.7": partial(autoregressive, phi=0.7),
         "real, longer blocks": resampled(real_histories(), 2 * BLOCK),
+        "real, turned, longer blocks": resampled(turned(real_histories()), 2 * BLOCK),
     }
 
 

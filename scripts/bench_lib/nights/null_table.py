@@ -12,6 +12,7 @@ from orchestrator.core.detection.maximum_null import (
     most_new,
     split_weight,
 )
+from orchestrator.core.detection.one_sided import BLOCK_HANDICAP, block_deviate
 
 from .night_noise import SEED
 
@@ -41,13 +42,17 @@ def _maxima(count: int, source: Generator) -> ndarray:
     scores = np.array([normal.inv_cdf((rank + 0.625) / (count + 0.25)) for rank in range(count)])
     variance, rows = (scores**2).mean(), np.arange(BATCH)
     ranks = np.tile(np.arange(count), (BATCH, 1))
-    total, largest = np.zeros(BATCH), np.zeros(BATCH)
+    total, largest, lowest = np.zeros(BATCH), np.zeros(BATCH), np.full(BATCH, count)
     for new in range(1, most_new(count) + 1):
         drawn = source.integers(new - 1, count, BATCH)
         rank = ranks[rows, drawn]
         ranks[rows, drawn] = ranks[rows, new - 1]
         total += scores[rank]
+        lowest = np.minimum(lowest, rank)
         if new >= FEWEST_NEW:
             spread = np.sqrt(variance * new * (count - new) / (count - 1))
-            largest = np.maximum(largest, split_weight(new) * np.abs(total) / spread)
+            largest = np.maximum(largest, split_weight(new) * total / spread)
+            deviates = [block_deviate(count - low, new, count) for low in range(count)]
+            block = split_weight(new) * np.array(deviates)[lowest] - BLOCK_HANDICAP
+            largest = np.maximum(largest, block)
     return largest

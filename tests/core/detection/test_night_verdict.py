@@ -206,7 +206,7 @@ def test_an_acknowledgement_silences_until_it_expires(
 
 def test_more_series_need_more_evidence() -> None:
     """A shift that one series alone would prove is suspicious among thousands."""
-    values = [*steady(11, 100), *steady(12, 5, 98.4)]
+    values = [*steady(11, 100), *steady(12, 5, 98.7)]
     odd = series_of(values, name="odd")
     plain = series_of(steady(5, 105))
     quiet = [replace(plain, name=f"quiet {n}") for n in range(1500)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from orchestrator.core.detection.maximum_null import (
     MIN_NIGHTS,
     p_value,
 )
+from orchestrator.core.detection.one_sided import block_deviate, loudness
 from orchestrator.core.detection.split_scan import find_split
 from orchestrator.core.detection.whitening import normal_scores
 
@@ -121,3 +124,58 @@ def test_the_table_is_the_distribution_of_the_maximum(count: int) -> None:
 
     # Whitening what chance makes look correlated costs a little of it.
     assert 0.02 <= found / orders <= 0.05 + 4 * (0.05 * 0.95 / orders) ** 0.5
+
+
+def two_modes(source: random.Random, count: int) -> list[float]:
+    return [(0.0 if source.random() > 1 / 7 else -2.7) + source.gauss(0, 0.4) for _ in range(count)]
+
+
+def test_a_level_between_two_modes_is_found() -> None:
+    """Each of its nights is one of the lower seventh, which happens; seven in a row are not."""
+    found = 0
+    for seed in range(20):
+        values = two_modes(random.Random(seed), 160)
+        values[-7:] = [value - 2.05 for value in values[-7:]]
+        split = find_split(values, 0.9)
+        assert split is not None
+        found += split.p_value < 1e-3
+
+    assert found >= 17
+
+
+def test_the_error_budget_goes_to_the_side_that_is_asked_for() -> None:
+    values = [*white(1, 100), *(value - 1.5 for value in white(2, 5))]
+
+    p_values = [split.p_value for share in (0.9, 0.5, 0.1) if (split := find_split(values, share))]
+
+    assert p_values[0] < p_values[1] < p_values[2]
+    assert p_values[0] * 0.9 == pytest.approx(p_values[2] * 0.1)
+
+
+def test_an_episode_that_passed_asks_for_more_proof() -> None:
+    calm, new = white(3, 154), [value - 2 for value in white(4, 6)]
+    before = find_split([*calm, *new])
+    calm[60:66] = [value - 3 for value in calm[60:66]]
+    after = find_split([*calm, *new])
+
+    assert before is not None
+    assert after is not None
+    assert after.p_value > 3 * before.p_value
+
+
+def test_loud_nights_in_a_row_ask_for_more_proof() -> None:
+    source = random.Random(5)
+    steady = normal_scores([source.gauss(0, 1) for _ in range(148)])
+    loud = normal_scores([source.gauss(0, 4 if n % 30 < 8 else 0.5) for n in range(148)])
+
+    assert loudness(steady) < 0.1
+    assert loudness(loud) > 0.3
+
+
+@given(st.integers(3, 12), st.integers(20, 160))
+def test_the_chance_of_a_block_is_that_of_drawing_it(new: int, count: int) -> None:
+    """All of them among the highest: only one choice of places."""
+    deviate = block_deviate(new, new, count)
+
+    assert NormalDist().cdf(-deviate) == pytest.approx(1 / math.comb(count, new), rel=1e-6)
+    assert block_deviate(count, new, count) == 0

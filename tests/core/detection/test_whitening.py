@@ -42,6 +42,10 @@ def lag_one(values: list[float]) -> float:
     return math.fsum(a * b for a, b in pairwise(scores)) / power
 
 
+def correlation_of(values: list[float]) -> SerialCorrelation:
+    return estimate_correlation(normal_scores(values))
+
+
 @given(st.floats(0.02, 0.9), st.floats(0.001, 0.09))
 def test_the_memory_belongs_to_the_autocorrelation(first: float, more: float) -> None:
     """Box and others, 3.4.3: the first autocorrelation of an ARMA(1,1) process."""
@@ -55,7 +59,7 @@ def test_the_memory_belongs_to_the_autocorrelation(first: float, more: float) ->
 
 def test_estimates_err_to_the_cautious_side() -> None:
     source = random.Random(1)
-    found = [estimate_correlation(autoregressive(source, 148, 0.5)).first for _ in range(40)]
+    found = [correlation_of(autoregressive(source, 148, 0.5)).first for _ in range(40)]
 
     assert 0.5 < median(found) < 0.62
 
@@ -63,7 +67,7 @@ def test_estimates_err_to_the_cautious_side() -> None:
 def test_a_wandering_level_is_told_from_its_scatter() -> None:
     """Its autocorrelation is small and lasts: AR(1) would forget it after two nights."""
     source = random.Random(2)
-    found = [estimate_correlation(wandering(source, 148)) for _ in range(40)]
+    found = [correlation_of(wandering(source, 148)) for _ in range(40)]
 
     assert 0.2 < median(each.first for each in found) < 0.5
     assert median(each.decay for each in found) > 0.75
@@ -75,7 +79,7 @@ def test_whitened_nights_do_not_depend_on_each_other(noise: object) -> None:
     series = [noise(source, MAX_NIGHTS) for _ in range(30)]  # type: ignore[operator]
 
     before = median(lag_one(values) for values in series)
-    after = median(lag_one(list(whiten(values, QUIET))) for values in series)
+    after = median(lag_one(list(whiten(values, QUIET).surprises)) for values in series)
 
     assert before > 0.2
     assert abs(after) < 0.1
@@ -83,9 +87,7 @@ def test_whitened_nights_do_not_depend_on_each_other(noise: object) -> None:
 
 def test_independent_nights_stay_as_they_are_or_nearly() -> None:
     source = random.Random(4)
-    found = [
-        estimate_correlation([source.gauss(0, 1) for _ in range(QUIET)]).first for _ in range(60)
-    ]
+    found = [correlation_of([source.gauss(0, 1) for _ in range(QUIET)]).first for _ in range(60)]
 
     assert sum(first == 0 for first in found) > len(found) / 2
     assert max(found) < 0.4

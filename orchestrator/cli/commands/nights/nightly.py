@@ -349,9 +349,9 @@ def _backend(folder: NightlyFolder) -> str:
         return "systemd"
     try:
         text = crontab.read_crontab() or ""
+        return "cron" if crontab.has_schedule(text, folder) else ""
     except UsageError:
         return ""
-    return "cron" if crontab.has_schedule(text, folder.name) else ""
 
 
 def _summary(folder: NightlyFolder, schedule: Schedule, last: Night | None) -> dict[str, Any]:

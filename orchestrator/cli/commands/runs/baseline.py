@@ -119,14 +119,20 @@ def remove(name: str, as_json: bool) -> None:
     """Remove baseline NAME. The runs that it was made of stay in the history."""
     from orchestrator.adapters.history.baselines import remove_baseline
     from orchestrator.cli.output import print_json
+    from orchestrator.core.base.errors import UsageError
 
     store = _store()
-    found = _find(store, name)
+    try:
+        held = _run_names(_find(store, name))
+    except UsageError as error:
+        if error.id != "OR-STORE-004" or name not in store.read_baselines():
+            raise
+        held = "what could not be read"
     remove_baseline(store, name)
     if as_json:
         print_json("result", {"removed": name})
     else:
-        click.echo(f"{name}: removed; it held {_run_names(found)}")
+        click.echo(f"{name}: removed; it held {held}")
 
 
 def _store() -> HistoryStore:
@@ -141,6 +147,11 @@ def _save(store: HistoryStore, made: Baseline, *, replace: bool) -> None:
     from orchestrator.adapters.history.baselines import load_baselines, save_baseline
     from orchestrator.core.base.errors import UsageError
 
+    if made.name == "last" or any(run.run_id == made.name for run in store.find_runs(made.name)):
+        # A baseline wins where a side of a comparison is named: the run would be out of reach.
+        what = f"{made.name} names a run already"
+        remedy = "give the baseline another name: --name NAME"
+        raise UsageError(what, id="usage.baseline", where=store.where, remedy=remedy)
     old = load_baselines(store).get(made.name)
     if old is not None and not replace:
         raise UsageError(
