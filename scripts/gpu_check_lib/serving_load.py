@@ -94,8 +94,9 @@ def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
         f"processes={scale.processes}",
     )
 
-    def load(name: str, *settings: str) -> LoadRun:
-        return LoadRun(name=name, workload="loadtest", settings=(*served, *settings), most_s=most_s)
+    def load(name: str, *settings: str, more_s: float = 0.0) -> LoadRun:
+        words, longest_s = (*served, *settings), most_s + more_s
+        return LoadRun(name=name, workload="loadtest", settings=words, most_s=longest_s)
 
     def other(name: str, workload: str, settings: tuple[str, ...]) -> LoadRun:
         return LoadRun(name=name, workload=workload, settings=settings, most_s=most_s)
@@ -109,7 +110,8 @@ def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
                      other("power", "power", scale.power)),
         "mlperf": (other("mlperf", "mlperf", scale.mlperf),
                    other("mlperf-short", "mlperf", scale.short)),
-        "cross_check": (load("cross-check", *steady, *peer),),
+        # The tool's load, and ours again.
+        "cross_check": (load("cross-check", *steady, *peer, more_s=2 * scale.duration_s),),
     }[subject]  # fmt: skip
 
 
