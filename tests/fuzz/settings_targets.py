@@ -8,7 +8,7 @@ from functools import partial
 
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.parsing.captures.profiled import parse_collectives, parse_profile
-from orchestrator.parsing.captures.sampled import BadCapture, parse_index, parse_samples
+from orchestrator.parsing.captures.sampled import COLUMNS, BadCapture, parse_index, parse_samples
 from orchestrator.parsing.inputs.baseline_file import load_baseline
 from orchestrator.parsing.inputs.costs.coefficient_file import load_coefficients
 from orchestrator.parsing.inputs.costs.hardware_file import (
@@ -44,7 +44,7 @@ _KUBECTL: tuple[Callable[[bytes], object], ...] = (
 )
 _CAPTURES: tuple[Callable[[bytes], object], ...] = (
     *(parse_profile, parse_collectives, parse_index),
-    partial(parse_samples, "gpu", began=0.0),
+    *(partial(parse_samples, kind, began=0.0) for kind in COLUMNS),
 )
 
 
