@@ -102,7 +102,7 @@ def _is_outside(folder: Path, message: str) -> bool:
 def rule_files(folder: Path) -> tuple[Path, list[Path]]:
     """(the work tree's root, the ignore files that hold everywhere in it, the strongest first)."""
     asked = ("rev-parse", "--show-toplevel", "--git-path", "info/exclude")
-    root, excluded = _folder_text(folder, *asked).splitlines()[:2]
+    root, excluded = _folder_text(folder, *asked).split("\n")[:2]
     settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     personal = _folder_text(folder, "config", "--type=path", "--get", "core.excludesFile").strip()
     return Path(root), [folder / excluded, Path(personal or Path(settings) / "git/ignore")]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.parsing.importers.foreign_nodes import MAX_GPUS
+from orchestrator.parsing.importers.text_lines import split_lines
 
 MAX_PORT = 65_535
 
@@ -38,7 +39,7 @@ class HostfileEntry:
 def lines_openmpi(text: str) -> Iterator[tuple[int, str]]:
     """Lines without ``#``, ``//`` and ``/* */`` comments."""
     bare = _BLOCK.sub(lambda match: "\n" * match[0].count("\n") or " ", text)
-    for number, line in enumerate(bare.splitlines(), start=1):
+    for number, line in enumerate(split_lines(bare), start=1):
         content = _REST.sub("", line).strip()
         if content:
             yield number, content
@@ -46,7 +47,7 @@ def lines_openmpi(text: str) -> Iterator[tuple[int, str]]:
 
 def lines_mpich(text: str) -> Iterator[tuple[int, str]]:
     """Lines without ``#`` comments, wherever these begin."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         content = line.partition("#")[0].strip()
         if content:
             yield number, content
@@ -54,7 +55,7 @@ def lines_mpich(text: str) -> Iterator[tuple[int, str]]:
 
 def lines_deepspeed(text: str) -> Iterator[tuple[int, str]]:
     """Lines that do not begin with ``#``."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         content = line.strip()
         if content and not content.startswith("#"):
             yield number, content
