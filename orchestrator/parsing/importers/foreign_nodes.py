@@ -30,6 +30,15 @@ MAX_PLACES = 40
 MAX_SHOWN = 80
 MAX_GPUS = 64
 Field = str | int | Mapping[str, str | int]
+# Fields in words, for a file that may call them otherwise.
+_FIELDS = {
+    "ssh": "the address",
+    "user": "the user's name",
+    "key": "the path of the key",
+    "jump": "the jump host",
+    "python": "the interpreter",
+    "gpus": "the number of GPUs",
+}
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -197,7 +206,8 @@ class Collector:
         except ValidationError as error:
             keys = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
             for key in sorted(keys & given.keys()):
-                self.unknown(f"{key} is not valid", line, f"{name} {key}={given[key]}")
+                what = f"{_FIELDS.get(key, key)} is not valid"
+                self.unknown(what, line, f"{name} {key}={given[key]}")
             return False
         return True
 
