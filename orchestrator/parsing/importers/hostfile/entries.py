@@ -15,6 +15,7 @@ _SLOTS = frozenset({"slots", "cpu", "count"})
 _MAX_SLOTS = frozenset({"max_slots", "max-slots", "slots_max", "slots-max"})
 _USER = frozenset({"username", "user-name", "user_name"})
 _BRACKETED = re.compile(r"((?:[^@\[\]]+@)?)\[([^\[\]]+)\](?::([0-9]{1,6}))?")
+_COUNTED = re.compile(r"[^:\[\]]+:[0-9]+")
 _DEEPSPEED = re.compile(r"(\S+)\s+slots=([0-9]{1,9})(?:\s+#.*|\s*#.*)?")
 _BLOCK = re.compile(r"/\*.*?\*/", re.DOTALL)
 _REST = re.compile(r"(#|//).*")
@@ -64,6 +65,8 @@ def lines_deepspeed(text: str) -> Iterator[tuple[int, str]]:
 def read_openmpi(content: str, line: int) -> HostfileEntry:
     """``host slots = 4 max_slots=8 username=bob``. Raises :class:`LineProblem`."""
     host, *words = re.sub(r"\s*=\s*", "=", content).split()
+    if _COUNTED.fullmatch(host):
+        raise LineProblem("host:N is the form of --dialect mpich; a port is written [host]:N")
     values: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
