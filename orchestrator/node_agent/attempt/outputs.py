@@ -86,7 +86,7 @@ class _OutputListing:
                 self.files.append(described)
 
     def _count(self) -> int:
-        return sum(map(len, (self.files, self._links, self._folders, self._skipped)))
+        return len(self.files) + len(self._links) + len(self._folders) + len(self._skipped)
 
     def _add_link(self, root: int, path: str) -> None:
         target, why = _safe_target(root, self._output, path)
