@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """The built-in engine on this machine's first GPU: is it right, how fast, for how much energy.
 
-    python3 scripts/gpu_check_lib/engine.py engine.json [--peer]
+    python3 scripts/gpu_check_lib/engine.py engine.json [--peer] [--only SECTION,...]
 
 A model of Qwen2-7B's shape gets random weights on the GPU, so nothing is downloaded. Each section
 stands for itself: one that fails says so in its place. ``--peer`` adds transformers' own continuous
-batching on the same prompts. Without a GPU the same sections run on a small model.
+batching on the same prompts. ``--only stream,offline`` measures these alone. Without a GPU the same sections run on a small model.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import threading
@@ -342,15 +343,19 @@ def transformers_batching(config: Any, scale: Scale) -> dict[str, Any]:
 class Report:
     """The sections' results; written after each, so that none is lost."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, only: frozenset[str]) -> None:
+        self._path, self._only = path, only
         self.found: dict[str, Any] = {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if ON_GPU else "cpu",
         }
 
     def section(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What a section measures; None if it fails, with the reason in its place."""
+        """What a section measures; None if it fails, with the reason in its place, or is not asked
+        for.
+        """
+        if self._only and name not in self._only:
+            return None
         began = time.perf_counter()
         try:
             self.found[name] = measure()
@@ -364,9 +369,19 @@ class Report:
         return None if failed else self.found[name]
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--only", default="")
+    return parser.parse_args()
+
+
 def main() -> None:
     """All sections; the peer last, since it takes the longest."""
-    report, scale = Report(Path(sys.argv[1])), LARGE if ON_GPU else SMALL
+    options = _options()
+    report = Report(options.out, frozenset(filter(None, options.only.split(","))))
+    scale = LARGE if ON_GPU else SMALL
     from transformers import Qwen2Config
 
     sound = report.section("kernels", lambda: check_kernels(Qwen2Config(**scale.shape), scale))
@@ -385,13 +400,13 @@ def main() -> None:
         "stream_cublas": EngineOptions(kernels=AUTO, tile=None),
         "stream_torch": EngineOptions(kernels=TORCH),
     }
-    for name, options in kinds.items():
-        report.section(name, partial(one_stream, model, scale, options))
-    kernels = AUTO if sound else TORCH
+    for name, kind in kinds.items():
+        report.section(name, partial(one_stream, model, scale, kind))
+    kernels = AUTO if sound or options.only else TORCH
     best = EngineOptions(kernels=kernels, tile=tile)
     report.section("offline", lambda: offline(model, scale, best))
     report.section("tokens", check_tokens)
-    if "--peer" in sys.argv[2:]:
+    if options.peer:
         report.section("peer", lambda: transformers_batching(config, scale))
 
 

@@ -39,7 +39,12 @@ from finetune.base.settings import Settings  # noqa: E402
 from finetune.base.world import World, joined_world  # noqa: E402
 from finetune.data.packing import Row, text_example  # noqa: E402
 from gpu_check_lib.engine import asked  # noqa: E402
-from gpu_check_lib.model_points import FINETUNE, POINTS, Point, by_model  # noqa: E402
+from gpu_check_lib.model_points import EAGER, FINETUNE, POINTS, Point, by_model  # noqa: E402
+from large.measuring import Generation  # noqa: E402
+from large.settings import Settings as LargeSettings  # noqa: E402
+from orchestrate_models.loading import ModelOptions, load_model  # noqa: E402
+from orchestrate_models.ranks import Ranks  # noqa: E402
+from orchestrate_models.shapes import model_config  # noqa: E402
 from orchestrate_serving.builtin.model import Model  # noqa: E402
 from orchestrate_serving.builtin.options import EngineOptions  # noqa: E402
 from orchestrate_serving.builtin.weights import random_weights  # noqa: E402
@@ -79,6 +84,8 @@ def _model(kind: str, shape: str, world: World) -> Any:
     shape = shape if on_gpu else "tiny"
     if kind == FINETUNE:
         return qwen2(shape, world.device)
+    if kind == EAGER:
+        return _eager_model(shape, world)
     from transformers import Qwen2Config
 
     config = Qwen2Config(**SHAPES[shape], tie_word_embeddings=False)
@@ -99,6 +106,8 @@ def _measure(
             found: dict[str, Any] = {"error": "no time was left"}
         elif point.kind == FINETUNE:
             found = _finetune(_scaled(point, world), model, world, energy)
+        elif point.kind == EAGER:
+            found = _eager(_scaled(point, world), model, world, energy)
         else:
             found = _inference(_scaled(point, world), model, world, energy)
     except Exception as error:
@@ -236,6 +245,44 @@ def _one_round(engine: Any, prompts: list[list[int]], point: Point) -> dict[str,
         "seconds": engine.seconds,
         "step_s": statistics.median(gaps),
         "first_token_s": first,
+    }
+
+
+# ---- transformers' own forward pass --------------------------------------------------------------
+
+
+def _eager_model(shape: str, world: World) -> Any:
+    """As the workload `large` makes it."""
+    precision = "bf16" if world.device.type == "cuda" else "fp32"
+    options = ModelOptions(config=model_config(shape, ""), precision=precision)
+    alone = Ranks(rank=0, size=1, local_size=1, device=world.device, control=None)
+    return load_model(options, alone)
+
+
+@torch.inference_mode()
+def _eager(point: Point, model: Any, world: World, energy: Energy) -> dict[str, Any]:
+    """Prefill and decode of the workload `large`, median repeats; the first one warms up."""
+    settings = LargeSettings(
+        **{name: None for name in LargeSettings.__dataclass_fields__}
+        | {"batch": point.batch, "prompt_tokens": point.sequence, "new_tokens": point.answer}
+        | {"compile": False}
+    )
+    generation = Generation(model, settings, world.device)
+    prefill_s, decode_s = generation.run()
+    _reset_peak(world)
+    before, began = energy.joules(), time.monotonic()
+    repeats = max(3, min(MOST, round(MEASURED_S / (prefill_s + decode_s))))
+    times = [generation.run() for _ in range(repeats)]
+    seconds, after = time.monotonic() - began, energy.joules()
+    prefill_s, decode_s = (statistics.median(each) for each in zip(*times, strict=True))
+    return {
+        "seconds": prefill_s + decode_s,
+        "step_s": decode_s / (point.answer - 1),
+        "first_token_s": prefill_s,
+        "tokens_per_s": point.batch * point.answer / (prefill_s + decode_s),
+        "repeats": repeats,
+        "peak_bytes": _peak(world),
+        "watts": _watts(before, after, seconds),
     }
 
 
