@@ -6,7 +6,7 @@ Chosen before anything was measured, as was the rule that keeps every third of t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 # A step of the fused fine-tune; the built-in engine; transformers' own forward pass (`large`).
@@ -17,7 +17,8 @@ HELD_OUT_EVERY = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One configuration. `batch`: rows of a micro-batch, or requests at once; `sequence`: tokens of
-    a row, or of a prompt; `answer`: tokens that each request gets.
+    a row, or of a prompt; `answer`: tokens that each request gets. `text`: mean tokens of the texts
+    that are packed into a row, 0 = a row is one; `targets`: the share of tokens that are predicted.
     """
 
     kind: str
@@ -27,6 +28,8 @@ class Point:
     gpus: int = 1
     accumulation: int = 1
     answer: int = 0
+    text: int = 0
+    targets: float = 1.0
 
     @property
     def held_out(self) -> bool:
@@ -51,6 +54,11 @@ def _finetune(shape: str, batch: int, sequence: int, gpus: int = 1, accumulation
 
 def _inference(shape: str, batch: int, prompt: int, answer: int) -> Point:
     return Point(kind=INFERENCE, shape=shape, batch=batch, sequence=prompt, answer=answer)
+
+
+def _packed(shape: str, batch: int, sequence: int, text: int) -> Point:
+    """As conversations are: a third of their tokens is the answers."""
+    return replace(_finetune(shape, batch, sequence), text=text, targets=0.33)
 
 
 def _eager(shape: str, batch: int, prompt: int, answer: int = 32) -> Point:
@@ -123,6 +131,12 @@ POINTS = (
     _eager("llama-3.1-8b", 8, 1024),
     _eager("llama-3.1-8b", 1, 1024),
     _eager("llama-3.1-8b", 32, 256),
+    _packed("qwen2-7b", 2, 4096, 113),
+    _packed("qwen2-7b", 4, 2048, 113),
+    _packed("qwen2-1.5b", 4, 4096, 512),
+    _packed("qwen2-7b", 1, 8192, 1024),
+    _packed("qwen2-1.5b", 2, 4096, 113),
+    _packed("qwen2-7b", 4, 4096, 256),
 )
 
 

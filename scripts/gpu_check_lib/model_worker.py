@@ -54,7 +54,9 @@ MEASURED_S = 2.2  # of steps; the energy counter moves every 0.1 s
 FEWEST, MOST = 4, 40
 POINT_S = 8.0  # a point is not begun with less time than this
 LORA_RANK = 64
+SIZES = (0.8, 1.2, 1.0, 0.9, 1.1)  # of texts in a row, by their mean
 TINY: dict[str, Any] = {"sequence": 32, "batch": 2, "answer": 8}
+TINY_TEXT = 12
 
 
 def main() -> None:
@@ -135,7 +137,9 @@ def _write(path: Path, number: int, point: Point, world: World, found: dict[str,
 
 
 def _scaled(point: Point, world: World) -> Point:
-    return point if world.device.type == "cuda" else replace(point, **TINY)
+    if world.device.type == "cuda":
+        return point
+    return replace(point, **TINY, text=min(point.text, TINY_TEXT))
 
 
 # ---- fine-tuning -------------------------------------------------------------------------------
@@ -171,7 +175,7 @@ def _finetune(point: Point, model: Any, world: World, energy: Energy) -> dict[st
 
 
 def _work(point: Point, world: World) -> Work:
-    """Rows of one step, all of them text, which every step sees again."""
+    """Rows of one step, without padding, which every step sees again."""
     settings = replace(
         kit.parse(Settings, []),
         engine="fused",
@@ -183,11 +187,20 @@ def _work(point: Point, world: World) -> Work:
         learning_rate=1e-5,
         dtype="bf16" if world.device.type == "cuda" else "fp32",
     )
-    rows: list[Row] = [
-        (text_example(words[:1], words[1:]),)
-        for words in drawn(settings.global_batch, point.sequence)
-    ]
+    rows = [_row(words, point) for words in drawn(settings.global_batch, point.sequence)]
     return Work(settings, world, rows * settings.steps)
+
+
+def _row(words: list[int], point: Point) -> Row:
+    """One text, or several of about `point.text` tokens; of each the last tokens are targets."""
+    sizes, left = itertools.cycle(SIZES), len(words)
+    texts: list[Any] = []
+    while left:
+        size = min(left, round(next(sizes) * point.text)) if point.text else left
+        part, left = words[len(words) - left :][:size], left - size
+        asked = max(1, round(size * (1 - point.targets)))
+        texts.append(text_example(part[:asked], part[asked:]))
+    return tuple(texts)
 
 
 def _step_times(ours: Ours, world: World, steps: range) -> list[float]:

@@ -17,10 +17,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.costs.estimate import Interval, joined
+from orchestrator.core.costs.estimate import Interval, estimate, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_prediction import predict_inference
-from orchestrator.core.costs.inference_step import InferenceJob, cache_bytes
+from orchestrator.core.costs.inference_step import (
+    InferenceJob,
+    cache_bytes,
+    serving_terms,
+    steady_power_terms,
+)
 from orchestrator.core.costs.job_costs import planned_figure, require_measured
 from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
 from orchestrator.core.costs.model_shape import ModelShape
@@ -51,7 +56,7 @@ class Load(NamedTuple):
 
 class Answers(NamedTuple):
     """What one engine does: the job, what is predicted of it, and seconds: of a request, until its
-    first token, of each token after it; None = as a job of so many at once says.
+    first token, of each token after it; watts of its GPU. None = as a job of so many at once says.
     """
 
     job: InferenceJob
@@ -59,6 +64,7 @@ class Answers(NamedTuple):
     whole: Interval
     first: Interval | None = None
     token: Interval | None = None
+    watts: Interval | None = None
 
 
 def model_name(job: Job, source: InferenceSource) -> str:
@@ -124,7 +130,7 @@ def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel)
     most = _answers(one, MOST_SLOTS, fabric, model)
     reached = MOST_SLOTS / most.whole.value
     if reached >= load.rate:
-        return most._replace(first=answers.first, token=answers.token)
+        return most._replace(first=answers.first, token=answers.token, watts=answers.watts)
     raise NotPredicted(
         f"each engine is asked {format_figure(load.rate, 'requests/s')}, and answers at most "
         f"{reached:.3g}"
@@ -137,6 +143,8 @@ class _Prompts:
     def __init__(self, one: InferenceJob, fabric: Fabric, model: CostModel) -> None:
         self.one = one
         self._fabric, self._model = fabric, model
+        self._power = model.families["inference.power"]
+        self._serving = model.families["serving.step"]
         self._known: dict[int, Prediction] = {}
 
     def at_once(self, count: int) -> Prediction:
@@ -147,6 +155,17 @@ class _Prompts:
             self._known[rows] = predict_inference(job, self._fabric, self._model)
         return self._known[rows]
 
+    def served_step_s(self, rows: int) -> Interval:
+        """A decode step with what the server does for it."""
+        own = estimate(self._serving, tuple(serving_terms(replace(self.one, rows=rows))))
+        return joined((self.at_once(rows).figures["decode_step_s"], own))
+
+    def watts(self, rows: int, rate: float, token_s: float) -> Interval:
+        """Of the GPU, while ``rate`` requests come in a second and ``rows`` are in flight."""
+        device, job = self._model.device, replace(self.one, rows=rows)
+        terms = tuple(steady_power_terms(job, device, rate, token_s))
+        return estimate(self._power, terms, device.power_w)
+
     def done_s(self, count: float) -> Interval:
         """Until so many prompts, computed together, have their first tokens."""
         return self.at_once(math.ceil(count)).figures["prompts_done_s"]
@@ -155,13 +174,14 @@ class _Prompts:
 def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
     """With ``rows`` in flight while requests come one by one, ``rate`` of them in a second."""
     one, found = prompts.one, prompts.at_once(rows)
-    step, alone = found.figures["decode_step_s"], prompts.done_s(1)
+    step, alone = prompts.served_step_s(rows), prompts.done_s(1)
     token = Interval(*(_token_s(prompts, step, rate, end) for end in range(3)))
     used = min(BUSIEST, rate * alone.value)
     together = prompts.done_s(rate * token.value)
     first = joined((together, step, together.scaled(used / (2 * (1 - used)))))
     whole = joined((first, token.scaled(max(1, one.answer - 1))))
-    return Answers(replace(one, rows=rows), found, whole, first, token)
+    watts = prompts.watts(rows, rate, token.value)
+    return Answers(replace(one, rows=rows), found, whole, first, token, watts)
 
 
 def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
@@ -221,7 +241,7 @@ def planned_inference(
         most = answers.whole.scaled(1 / max(1, answers.job.answer - 1))
         token = _from_to(step, answers.token or step, answers.token or most)
         figures[names.token] = planned_figure(token, "s")
-    figures[names.watts] = planned_figure(found["watts"], "W")
+    figures[names.watts] = planned_figure(answers.watts or found["watts"], "W")
     if source.context is not None:
         figures["peak_memory_bytes"] = planned_figure(memory, "bytes")
     return JobPrediction(figures=figures, basis=answers.found.basis)

@@ -109,17 +109,26 @@ def model_of(
 ) -> CostModel:
     """The cost model of a device: fitted families, and assumed ones for what was not fitted."""
     families = {name: uninformed(each.priors, each.spread) for name, each in assumed.items()}
-    if calibration is None:
+    fitted = {} if calibration is None else _usable(calibration.families, assumed)
+    if calibration is None or not fitted:
         basis = f"data sheet of {device.name}; nothing was measured on it"
         return CostModel(device=device, families=families, basis=basis)
-    points = max((family.points for family in calibration.families.values()), default=0)
+    points = max(family.points for family in fitted.values())
     coverage = {
         kind: {name: (bounds[0], bounds[-1]) for name, bounds in each.items()}
         for kind, each in calibration.coverage.items()
     }
     return CostModel(
         device=device,
-        families=families | dict(calibration.families),
+        families=families | fitted,
         basis=f"{points} points measured on {device.name}, {calibration.made}",
         coverage=coverage,
     )
+
+
+def _usable(
+    fitted: Mapping[str, Family], assumed: Mapping[str, FamilyPriors]
+) -> dict[str, Family]:
+    """Those with the coefficients that there are now: an earlier release had other terms."""
+    wanted = {name: {prior.name for prior in each.priors} for name, each in assumed.items()}
+    return {name: each for name, each in fitted.items() if {*each.names} == wanted.get(name)}
