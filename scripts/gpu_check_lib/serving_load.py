@@ -38,7 +38,8 @@ class LoadRun:
 class LoadScale:
     """What is served, and how much is asked of it. ``rate`` is in requests/s, within what the
     engine can do; ``mlperf`` and ``short`` are settings of that workload, without LoadGen and with;
-    ``other``: another shape; ``most``: requests at once; ``large``: settings of that workload.
+    ``other``: another shape; ``most``: requests at once; ``large``: settings of that workload, run
+    by run.
     """
 
     shape: str
@@ -53,7 +54,7 @@ class LoadScale:
     short: tuple[str, ...]
     other: str
     most: int
-    large: tuple[str, ...]
+    large: tuple[tuple[str, ...], ...]
 
 
 ON_GPU = LoadScale(
@@ -72,7 +73,7 @@ ON_GPU = LoadScale(
            "batch=64", "prompt_words=190", "max_new_tokens=128", "context=512"),
     other="llama-3.1-8b",
     most=256,
-    large=("preset=7b",),
+    large=(("preset=7b",), ("preset=40b", "tp=1", "new_tokens=32")),
 )  # fmt: skip
 ON_CPU = LoadScale(
     shape="tiny",
@@ -87,7 +88,7 @@ ON_CPU = LoadScale(
     short=("preset=short", "samples=64"),
     other="tiny",
     most=4,
-    large=(),
+    large=((),),
 )
 
 
@@ -95,7 +96,8 @@ def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
     """``loadtest``: within capacity; far beyond it, which ends as soon as it is found; rows of
     `power`. ``mlperf``: without LoadGen, then by its rules. ``cross_check``: AIPerf's figures
     beside ours, of the same load in one run. ``rates``: a quarter of the rate, another shape and
-    prompts of many lengths; ``capacity``: as many at once as an engine takes, and `large`.
+    prompts of many lengths; ``more_rates``: at further rates; ``capacity``: as many at once as an
+    engine takes, rows of `power`, and `large`.
     """
     most_s = 120.0 if not scale.gpus else 60.0
     served = (
@@ -125,8 +127,14 @@ def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
         "rates": (load("quarter", f"rate={scale.rate / 4}", f"duration={scale.duration_s}"),
                   load("other", f"shape={scale.other}", *within),
                   other("mixed", "mlperf", scale.mlperf)),
+        "more_rates": (load("more", f"rate={scale.rate * 5 / 8}", f"duration={scale.duration_s}"),
+                       load("other-half", f"shape={scale.other}", f"rate={scale.rate / 2}",
+                            f"duration={scale.duration_s}"),
+                       other("mixed", "mlperf", scale.mlperf)),
         "capacity": (load("capacity", *closed, f"duration={scale.duration_s}"),
-                     other("large", "large", scale.large)),
+                     other("power", "power", scale.power),
+                     *(other(f"large-{index}", "large", each)
+                       for index, each in enumerate(scale.large))),
     }[subject]  # fmt: skip
 
 
