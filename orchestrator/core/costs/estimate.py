@@ -12,7 +12,7 @@ as a normal distribution around a mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -205,6 +205,19 @@ def joined(parts: Sequence[Interval]) -> Interval:
     total = sum(part.value for part in parts)
     variance = sum((part.value / total * part.log_sd) ** 2 for part in parts)
     return _around(total, math.sqrt(variance))
+
+
+def depending(other: Interval, figure: Callable[[float], Interval]) -> Interval:
+    """``figure`` of another one that is itself known within bounds: both doubts, as independent."""
+    found = figure(other.value)
+    ends = [found.value, *(figure(end).value for end in (other.low, other.high))]
+    below = math.hypot(math.log(found.value / found.low), math.log(found.value / min(ends)))
+    above = math.hypot(math.log(found.high / found.value), math.log(max(ends) / found.value))
+    return Interval(
+        value=found.value,
+        low=found.value / math.exp(below),
+        high=found.value * math.exp(above),
+    )
 
 
 def _around(value: float, log_sd: float) -> Interval:

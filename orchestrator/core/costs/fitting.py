@@ -3,7 +3,7 @@
 The most likely logarithms of the coefficients, by Gauss and Newton's method with Levenberg's
 damping: squares of log(measured / predicted) by the points' spread, and of each coefficient's
 distance from its prior by the prior's width. Their covariance is Laplace's: the inverse of what
-curves around the optimum. Leave-one-out errors are those of fits without the point.
+curves around the optimum, and how coefficients of the host vary between machines. Leave-one-out errors are those of fits without the point.
 """
 
 from __future__ import annotations
@@ -83,9 +83,15 @@ def fit(priors: Sequence[Prior], points: Sequence[MeasuredPoint], spread: float)
         logs, curved = _search(priors, points, logs, spread)
         spread = _spread(priors, points, logs, curved, assumed)
     names = tuple(prior.name for prior in priors)
-    covariance = tuple(tuple(row) for row in inverse(curved))
+    covariance = inverse(curved)
+    for place, prior in enumerate(priors):
+        covariance[place][place] += math.log(prior.varies) ** 2
     return Family(
-        names=names, logs=tuple(logs), covariance=covariance, spread=spread, points=len(points)
+        names=names,
+        logs=tuple(logs),
+        covariance=tuple(map(tuple, covariance)),
+        spread=spread,
+        points=len(points),
     )
 
 

@@ -17,12 +17,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.costs.estimate import Interval, estimate, joined
+from orchestrator.core.costs.estimate import Interval, depending, estimate, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import (
     InferenceJob,
     cache_bytes,
+    request_terms,
     serving_terms,
     steady_power_terms,
 )
@@ -45,18 +46,20 @@ MOST_CONTEXT = 4096  # tokens of the prompt for which it keeps memory by itself 
 
 class Load(NamedTuple):
     """What each of the ``engines`` is asked: requests of ``rate`` per second for ``duration_s``,
-    else so many always in flight.
+    else so many always in flight. ``served``: over HTTP.
     """
 
     engines: int
     in_flight: int
     rate: float = 0.0
     duration_s: float = 0.0
+    served: bool = False
 
 
 class Answers(NamedTuple):
-    """What one engine does: the job, what is predicted of it, and seconds: of a request, until its
-    first token, of each token after it; watts of its GPU. None = as a job of so many at once says.
+    """What one engine does: the job, what is predicted of it, and seconds: of all its requests,
+    until the first token of one, of each token after it; watts of its GPU. None = as a job of so
+    many at once says.
     """
 
     job: InferenceJob
@@ -65,6 +68,11 @@ class Answers(NamedTuple):
     first: Interval | None = None
     token: Interval | None = None
     watts: Interval | None = None
+
+    @property
+    def rate(self) -> Interval:
+        """Output tokens/s while as many are always in flight."""
+        return self.whole.inverted(self.job.rows * self.job.answer)
 
 
 def model_name(job: Job, source: InferenceSource) -> str:
@@ -88,16 +96,16 @@ def count_engines(job: Job, source: InferenceSource, plan: Plan) -> int:
 def load_of(job: Job, source: InferenceSource, engines: int) -> Load:
     """What the parameters ask of each engine."""
     if source.in_flight is None:
-        return Load(engines=engines, in_flight=MOST_SLOTS)
+        return Load(engines=engines, in_flight=MOST_SLOTS, served=source.served)
     in_flight = int(_number(job, source.in_flight))
     if source.shared:
         in_flight = math.ceil(in_flight / engines)
     is_closed = all(condition_holds(each, job.values) for each in source.closed)
     if source.rate is None or is_closed:
-        return Load(engines=engines, in_flight=in_flight)
+        return Load(engines=engines, in_flight=in_flight, served=source.served)
     duration_s = _number(job, source.duration) if source.duration else 0.0
     rate = _number(job, source.rate) / engines
-    return Load(engines=engines, in_flight=0, rate=rate, duration_s=duration_s)
+    return Load(engines, in_flight=0, rate=rate, duration_s=duration_s, served=True)
 
 
 def inference_job(job: Job, source: InferenceSource, shape: ModelShape) -> InferenceJob:
@@ -111,11 +119,12 @@ def inference_job(job: Job, source: InferenceSource, shape: ModelShape) -> Infer
 
 
 def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel) -> Answers:
-    """Raises :class:`NotPredicted` for a rate that no number of requests at once reaches, and
+    """By engines behind servers, unless they are asked in their own process. Raises :class:`NotPredicted` for a rate that no number of requests at once reaches, and
     :class:`OutOfCoverage`.
     """
     if not load.rate:
-        return _answers(one, min(load.in_flight, MOST_SLOTS), fabric, model)
+        rows = min(load.in_flight, MOST_SLOTS)
+        return _answers(one, rows, fabric, model, served=load.served)
     prompts = _Prompts(one, fabric, model)
     rows = 1
     while True:
@@ -127,7 +136,7 @@ def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel)
             break
         rows = min(MOST_SLOTS, needed)
     # All slots are taken: requests wait for one, and their prompts are computed together.
-    most = _answers(one, MOST_SLOTS, fabric, model)
+    most = _answers(one, MOST_SLOTS, fabric, model, served=True)
     reached = MOST_SLOTS / most.whole.value
     if reached >= load.rate:
         return most._replace(first=answers.first, token=answers.token, watts=answers.watts)
@@ -145,6 +154,7 @@ class _Prompts:
         self._fabric, self._model = fabric, model
         self._power = model.families["inference.power"]
         self._serving = model.families["serving.step"]
+        self.taken = _request_s(replace(one, rows=1), model)
         self._known: dict[int, Prediction] = {}
 
     def at_once(self, count: int) -> Prediction:
@@ -160,11 +170,15 @@ class _Prompts:
         own = estimate(self._serving, tuple(serving_terms(replace(self.one, rows=rows))))
         return joined((self.at_once(rows).figures["decode_step_s"], own))
 
-    def watts(self, rows: int, rate: float, token_s: float) -> Interval:
+    def watts(self, rows: int, rate: float, token: Interval) -> Interval:
         """Of the GPU, while ``rate`` requests come in a second and ``rows`` are in flight."""
         device, job = self._model.device, replace(self.one, rows=rows)
-        terms = tuple(steady_power_terms(job, device, rate, token_s))
-        return estimate(self._power, terms, device.power_w)
+
+        def drawn(token_s: float) -> Interval:
+            terms = tuple(steady_power_terms(job, device, rate, token_s))
+            return estimate(self._power, terms, device.power_w)
+
+        return depending(token, drawn)
 
     def done_s(self, count: float) -> Interval:
         """Until so many prompts, computed together, have their first tokens."""
@@ -178,9 +192,10 @@ def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
     token = Interval(*(_token_s(prompts, step, rate, end) for end in range(3)))
     used = min(BUSIEST, rate * alone.value)
     together = prompts.done_s(rate * token.value)
-    first = joined((together, step, together.scaled(used / (2 * (1 - used)))))
+    wait = together.scaled(used / (2 * (1 - used)))
+    first = joined((together, step, wait, prompts.taken))
     whole = joined((first, token.scaled(max(1, one.answer - 1))))
-    watts = prompts.watts(rows, rate, token.value)
+    watts = prompts.watts(rows, rate, token)
     return Answers(replace(one, rows=rows), found, whole, first, token, watts)
 
 
@@ -198,11 +213,26 @@ def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
     return token_s
 
 
-def _answers(one: InferenceJob, rows: int, fabric: Fabric, model: CostModel) -> Answers:
+def _answers(
+    one: InferenceJob, rows: int, fabric: Fabric, model: CostModel, *, served: bool = False
+) -> Answers:
     job = replace(one, rows=rows)
     found = predict_inference(job, fabric, model)
-    first, step = found.figures["prompts_done_s"], found.figures["decode_step_s"]
-    return Answers(job, found, joined((first, step.scaled(max(1, job.answer - 1)))))
+    prompts, step = found.figures["prompts_done_s"], found.figures["decode_step_s"]
+    steps = max(1, job.answer - 1)
+    if not served:
+        return Answers(job, found, joined((prompts, step.scaled(steps))))
+    all_first = joined((prompts, _request_s(job, model)))
+    whole = joined((all_first, step.scaled(steps)))
+    # First tokens come one after the other; what is left of them is between the others' tokens.
+    first = all_first.scaled((1 + 1 / rows) / 2)
+    token = joined((step, all_first.scaled((1 - 1 / rows) / 2 / steps))) if rows > 1 else step
+    return Answers(job, found, whole, first, token)
+
+
+def _request_s(job: InferenceJob, model: CostModel) -> Interval:
+    """What a server takes for the requests of ``job``."""
+    return estimate(model.families["serving.prompts"], tuple(request_terms(job)))
 
 
 def kept_job(job: Job, source: InferenceSource, asked: InferenceJob) -> InferenceJob:
@@ -255,7 +285,7 @@ def _from_to(least: Interval, likely: Interval, most: Interval) -> Interval:
 def _throughput(load: Load, answers: Answers) -> Interval:
     """Output tokens/s from the first send to the last answer, which comes after the schedule."""
     if not load.rate:
-        return answers.found.figures["tokens_per_s"].scaled(load.engines)
+        return answers.rate.scaled(load.engines)
     asked = load.rate * answers.job.answer * load.engines
     value, soon, late = (
         asked * load.duration_s / (load.duration_s + after_s)
@@ -292,12 +322,12 @@ def planned_server(
     slot = cache_bytes(full, MOST_CONTEXT)
     room = model.device.memory_bytes - (lone.value - slot)
     slots = max(1, min(load.in_flight, int(CACHE_SHARE * room / slot)))
-    answers = _answers(one, slots, fabric, model)
+    answers = _answers(one, slots, fabric, model, served=load.served)
     memory = engine_memory(replace(full, rows=slots), fabric, model)
     names, found = source.figures, answers.found.figures
     kept = Interval(slots * slot, *(max(1, slots + by) * slot for by in (-SLOTS_OFF, SLOTS_OFF)))
     figures = {
-        names.throughput: planned_figure(found["tokens_per_s"].scaled(load.engines), "tok/s"),
+        names.throughput: planned_figure(answers.rate.scaled(load.engines), "tok/s"),
         names.watts: planned_figure(found["watts"], "W"),
         "peak_memory_bytes": planned_figure(memory, "bytes"),
     }

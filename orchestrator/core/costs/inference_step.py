@@ -89,6 +89,11 @@ def serving_terms(job: InferenceJob) -> Iterator[Term]:
     yield Term("answers", job.rows * MICROSECOND)
 
 
+def request_terms(job: InferenceJob) -> Iterator[Term]:
+    """Seconds that a server takes for requests before their prompts are computed."""
+    yield Term("requests", job.rows * MILLISECOND)
+
+
 def mean_length(job: InferenceJob) -> float:
     """Tokens of a sequence in the middle of its answer."""
     return job.prompt + job.answer / 2

@@ -19,12 +19,20 @@ from orchestrator.core.costs.predict import CostModel
 @dataclass(frozen=True, slots=True)
 class Prior:
     """What is known of a coefficient before anything was measured: its value, and the factor by
-    which it may well be off (one standard deviation of its logarithm).
+    which it may well be off (one standard deviation of its logarithm). ``varies``: likewise, that
+    by which it differs between machines with the same GPU, however well one of them was measured:
+    what the host does.
     """
 
     name: str
     value: float
     factor: float
+    varies: float = 1.0
+
+    @property
+    def width(self) -> float:
+        """The variance of its logarithm on a machine that was not measured."""
+        return math.log(self.factor) ** 2 + math.log(self.varies) ** 2
 
 
 @wire("FamilyPriors")
@@ -94,7 +102,7 @@ class Calibration:
 
 def uninformed(priors: Sequence[Prior], spread: float) -> Family:
     """A family that nothing was measured for: as wide as its priors."""
-    widths = [math.log(prior.factor) ** 2 for prior in priors]
+    widths = [prior.width for prior in priors]
     size = range(len(priors))
     return Family(
         names=tuple(prior.name for prior in priors),

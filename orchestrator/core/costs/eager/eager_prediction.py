@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.costs.eager import eager_step
 from orchestrator.core.costs.eager.eager_step import EagerJob
-from orchestrator.core.costs.estimate import estimate, joined
+from orchestrator.core.costs.estimate import Interval, depending, estimate, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_prediction import inference_features
 from orchestrator.core.costs.predict import CostModel, Prediction, require_coverage
@@ -21,8 +21,11 @@ def predict_eager(job: EagerJob, fabric: Fabric, model: CostModel) -> Prediction
     step = estimate(families["eager.decode"], tuple(eager_step.decode_terms(job, device, fabric)))
     first = estimate(families["eager.prefill"], tuple(eager_step.prefill_terms(job, device, fabric)))
     peak = estimate(families["eager.memory"], tuple(eager_step.memory_terms(job)))
-    draw = tuple(eager_step.power_terms(job, device, step.value, first.value))
-    watts = estimate(families["eager.power"], draw, device.power_w)
+
+    def drawn(step_s: float) -> Interval:
+        terms = tuple(eager_step.power_terms(job, device, step_s, first.value))
+        return estimate(families["eager.power"], terms, device.power_w)
+
     whole = joined((first, step.scaled(max(1, job.answer - 1))))
     rows = job.replicas * job.rows
     figures = {
@@ -32,7 +35,7 @@ def predict_eager(job: EagerJob, fabric: Fabric, model: CostModel) -> Prediction
         "decode_tokens_per_s": step.inverted(rows),
         "tokens_per_s": whole.inverted(rows * job.answer),
         "peak_memory_bytes": peak,
-        "watts": watts,
+        "watts": depending(step, drawn),
     }
     return Prediction(figures=figures, units=UNITS, basis=model.basis)
 

@@ -115,6 +115,7 @@ class InferenceEntry(Strict):
         description="An int parameter: tokens for which each engine keeps memory, 0 = as the "
         "built-in engine chooses; without it an engine takes the memory that it finds",
     )
+    served: bool = Field(default=False, description="Engines are asked over HTTP")
     figures: FiguresEntry = Field(description="The metrics that are predicted")
     only: Conditions = Field(
         default_factory=dict,

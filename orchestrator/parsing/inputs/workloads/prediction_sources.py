@@ -80,6 +80,7 @@ def make_inference(
         program=entry.program,
         tokens_per_word=entry.tokens_per_word,
         shared=entry.shared,
+        served=entry.served,
         closed=() if found else make_conditions(entry.closed, parameters),
         figures=InferenceFigures(**entry.figures.model_dump()),
         only=() if found else make_conditions(entry.only, parameters),
