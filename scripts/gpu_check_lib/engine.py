@@ -5,17 +5,16 @@
 
 A model of Qwen2-7B's shape gets random weights on the GPU, so nothing is downloaded. Each section
 stands for itself: one that fails says so in its place. ``--peer`` adds transformers' own continuous
-batching on the same prompts. ``--only stream,offline`` measures these alone. Without a GPU the same sections run on a small model.
+batching on the same prompts; ``--only stream,offline`` measures these alone. Without a GPU the same
+sections run on a small model.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workloads"))
 import torch
 from bench_lib.finetuning.models import SHAPES
 
+from gpu_check_lib.engine_report import Report
 from orchestrate_serving.builtin.decoder import Cache, decode
 from orchestrate_serving.builtin.engine import BatchingEngine, Update
 from orchestrate_serving.builtin.model import Model, load_model, locate_model
@@ -338,35 +338,6 @@ def transformers_batching(config: Any, scale: Scale) -> dict[str, Any]:
     took = time.perf_counter() - began
     tokens = sum(len(output.generated_tokens) for output in outputs.values())
     return {"tokens_per_s": tokens / took, "tokens": tokens, "seconds": took}
-
-
-class Report:
-    """The sections' results; written after each, so that none is lost."""
-
-    def __init__(self, path: Path, only: frozenset[str]) -> None:
-        self._path, self._only = path, only
-        self.found: dict[str, Any] = {
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if ON_GPU else "cpu",
-        }
-
-    def section(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What a section measures; None if it fails, with the reason in its place, or is not asked
-        for.
-        """
-        if self._only and name not in self._only:
-            return None
-        began = time.perf_counter()
-        try:
-            self.found[name] = measure()
-        except Exception as error:  # noqa: BLE001 - the other sections are measured all the same
-            traceback.print_exc()
-            self.found[name] = {"error": f"{type(error).__name__}: {error}"}
-        self.found[f"{name}_took_s"] = time.perf_counter() - began
-        self._path.write_text(json.dumps(self.found, indent=1))
-        print(f"== {name}: {json.dumps(self.found[name])}", flush=True)
-        failed = isinstance(self.found[name], dict) and "error" in self.found[name]
-        return None if failed else self.found[name]
 
 
 def _options() -> argparse.Namespace:

@@ -276,7 +276,7 @@ def _eager_model(shape: str, world: World) -> Any:
 def _eager(point: Point, model: Any, world: World, energy: Energy) -> dict[str, Any]:
     """Prefill and decode of the workload `large`, median repeats; the first one warms up."""
     settings = LargeSettings(
-        **{name: None for name in LargeSettings.__dataclass_fields__}
+        **dict.fromkeys(LargeSettings.__dataclass_fields__)
         | {"batch": point.batch, "prompt_tokens": point.sequence, "new_tokens": point.answer}
         | {"compile": False}
     )

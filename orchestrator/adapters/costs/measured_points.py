@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.adapters.catalog.catalog import read_bounded
@@ -75,7 +74,7 @@ def observe_points(files: CostFiles, tables: CostTables, path: Path) -> Iterator
         yield Observation(
             label=point.label,
             gpu=gpu,
-            job=point.job(lambda name, tied=tied: replace(files.shape(tables, name), tied=tied)),  # type: ignore[misc]
+            job=point.job(lambda name, tied=tied: files.shape(tables, name)._replace(tied=tied)),  # type: ignore[misc]
             fabric=make_fabric(tables.gpus[gpu], tables.links, GPUS_OF_A_NODE),
             figures=point.figures,
             held_out=point.held_out,

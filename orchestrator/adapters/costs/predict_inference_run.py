@@ -21,7 +21,6 @@ from orchestrator.core.costs.inference_run import (
 )
 from orchestrator.core.costs.job_costs import gpu_kind
 from orchestrator.core.costs.job_prediction import JobPrediction
-from orchestrator.core.costs.tables import CostTables
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
@@ -40,9 +39,9 @@ def predict_inference_run(
     """What inference as ``source`` says will take on the plan's GPUs. Raises ``ValueError`` and
     :class:`OrchestrateError` for what is not known, or not covered.
     """
-    tables, job = files.tables(), request.job
     if source.program == EAGER:
-        return _predict_eager_run(files, request, source, plan, facts, tables)
+        return _predict_eager_run(files, request, source, plan, facts)
+    tables, job = files.tables(), request.job
     kind = gpu_kind(plan, request.cluster, facts, tables)
     name = model_name(job, source)
     one = inference_job(job, source, files.shape(tables, name))
@@ -66,12 +65,12 @@ def _predict_eager_run(
     source: InferenceSource,
     plan: Plan,
     facts: Mapping[str, Facts],
-    tables: CostTables,
 ) -> JobPrediction:
     """Likewise of transformers' own forward pass, which may divide a model over all GPUs."""
     from orchestrator.core.costs.eager.eager_run import eager_job, planned_eager
     from orchestrator.core.costs.job_costs import planned_gpus
 
+    tables = files.tables()
     name = model_name(request.job, source)
     one = inference_job(request.job, source, files.shape(tables, name))
     own = eager_job(one, request.job, source, plan.world_size)

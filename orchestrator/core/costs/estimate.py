@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -46,8 +45,7 @@ class Term(NamedTuple):
 
 
 @wire("CostFamily")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Family(NamedTuple):
     """The coefficients of one figure, in the order of ``names``. ``logs``: means of their
     logarithms; ``covariance`` of these. ``spread``: standard deviation of the logarithm of measured
     by predicted, from ``points`` measured ones; with no points it is what is assumed.

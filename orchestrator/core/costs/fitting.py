@@ -3,7 +3,8 @@
 The most likely logarithms of the coefficients, by Gauss and Newton's method with Levenberg's
 damping: squares of log(measured / predicted) by the points' spread, and of each coefficient's
 distance from its prior by the prior's width. Their covariance is Laplace's: the inverse of what
-curves around the optimum, and how coefficients of the host vary between machines. Leave-one-out errors are those of fits without the point.
+curves around the optimum, and how coefficients of the host vary between machines. Leave-one-out
+errors are those of fits without the point.
 """
 
 from __future__ import annotations

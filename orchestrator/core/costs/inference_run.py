@@ -119,7 +119,7 @@ def inference_job(job: Job, source: InferenceSource, shape: ModelShape) -> Infer
 
 
 def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel) -> Answers:
-    """By engines behind servers, unless they are asked in their own process. Raises :class:`NotPredicted` for a rate that no number of requests at once reaches, and
+    """Raises :class:`NotPredicted` for a rate that no number of requests at once reaches, and
     :class:`OutOfCoverage`.
     """
     if not load.rate:

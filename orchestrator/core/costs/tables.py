@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Family
@@ -16,8 +17,7 @@ from orchestrator.core.costs.predict import CostModel
 
 
 @wire("CostPrior")
-@dataclass(frozen=True, slots=True)
-class Prior:
+class Prior(NamedTuple):
     """What is known of a coefficient before anything was measured: its value, and the factor by
     which it may well be off (one standard deviation of its logarithm). ``varies``: likewise, that
     by which it differs between machines with the same GPU, however well one of them was measured:
@@ -36,8 +36,7 @@ class Prior:
 
 
 @wire("FamilyPriors")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyPriors:
+class FamilyPriors(NamedTuple):
     """What is assumed of a family: ``spread`` of repeated measurements."""
 
     priors: tuple[Prior, ...]
@@ -45,8 +44,7 @@ class FamilyPriors:
 
 
 @wire("CostTables")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostTables:
+class CostTables(NamedTuple):
     """What hardware files say: GPUs and models by the names of their files, links by kind, what is
     assumed of each family.
     """
@@ -54,7 +52,7 @@ class CostTables:
     gpus: Mapping[str, GpuKind]
     links: Mapping[str, Latency]
     assumed: Mapping[str, FamilyPriors]
-    models: Mapping[str, ModelShape] = field(default_factory=dict)
+    models: Mapping[str, ModelShape] = MappingProxyType({})
 
     def gpu_called(self, name: str) -> str | None:
         """The file of the GPU that a driver or an inventory calls so; None where none fits."""
@@ -71,8 +69,7 @@ class CostTables:
 
 
 @wire("FitQuality")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitQuality:
+class FitQuality(NamedTuple):
     """Errors of a family when each of its points is predicted by the others: mean absolute
     percentage error and bias as fractions, and the share that lies in the 90 % interval.
     """
@@ -84,8 +81,7 @@ class FitQuality:
 
 
 @wire("Calibration")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
+class Calibration(NamedTuple):
     """Fitted families of one kind of GPU. ``device`` is its name; ``made`` a date; ``missing``:
     what was not fitted, and why.
     """
@@ -95,7 +91,7 @@ class Calibration:
     source: str
     families: Mapping[str, Family]
     coverage: Mapping[str, Mapping[str, tuple[float, ...]]]
-    quality: Mapping[str, FitQuality] = field(default_factory=dict)
+    quality: Mapping[str, FitQuality] = MappingProxyType({})
     missing: tuple[str, ...] = ()
     schema_version: int = 1
 
@@ -134,9 +130,7 @@ def model_of(
     )
 
 
-def _usable(
-    fitted: Mapping[str, Family], assumed: Mapping[str, FamilyPriors]
-) -> dict[str, Family]:
+def _usable(fitted: Mapping[str, Family], assumed: Mapping[str, FamilyPriors]) -> dict[str, Family]:
     """Those with the coefficients that there are now: an earlier release had other terms."""
     wanted = {name: {prior.name for prior in each.priors} for name, each in assumed.items()}
     return {name: each for name, each in fitted.items() if {*each.names} == wanted.get(name)}

@@ -79,7 +79,7 @@ def observations(count: int) -> list[Observation]:
     """Fine-tunes on H200s whose real coefficients differ from those that are assumed."""
     truth = assumed_model("h200")
     step = truth.families["training.step"]
-    slower: Family = replace(step, logs=tuple(log + 0.15 for log in step.logs))
+    slower: Family = step._replace(logs=tuple(log + 0.15 for log in step.logs))
     truth = truth._replace(families={**truth.families, "training.step": slower})
     made = []
     for number in range(count):

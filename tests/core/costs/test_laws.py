@@ -36,6 +36,8 @@ JOBS = st.builds(
     accumulation=st.integers(1, 8),
     gpus=st.integers(1, 8),
     rank=st.sampled_from([0, 8, 64]),
+    text=st.sampled_from([0, 100, 5000]),
+    targets=st.floats(0.01, 1.0),
 )
 REQUESTS = st.builds(
     InferenceJob,
@@ -72,8 +74,7 @@ def test_a_ring_moves_what_it_must(size: float, gpus: int) -> None:
 def test_a_better_gpu_is_never_slower(job: TrainingJob, faster: float) -> None:
     model = assumed_model("h100")
     device = model.device
-    better = replace(
-        device,
+    better = device._replace(
         flops={"bf16": device.flops["bf16"] * faster},
         memory_bytes_s=device.memory_bytes_s * faster,
     )

@@ -19,7 +19,9 @@ def predict_eager(job: EagerJob, fabric: Fabric, model: CostModel) -> Prediction
     require_coverage(model, "eager", inference_features(job))
     device, families = model.device, model.families
     step = estimate(families["eager.decode"], tuple(eager_step.decode_terms(job, device, fabric)))
-    first = estimate(families["eager.prefill"], tuple(eager_step.prefill_terms(job, device, fabric)))
+    first = estimate(
+        families["eager.prefill"], tuple(eager_step.prefill_terms(job, device, fabric))
+    )
     peak = estimate(families["eager.memory"], tuple(eager_step.memory_terms(job)))
 
     def drawn(step_s: float) -> Interval:
