@@ -276,9 +276,19 @@ def _eager_model(shape: str, world: World) -> Any:
 def _eager(point: Point, model: Any, world: World, energy: Energy) -> dict[str, Any]:
     """Prefill and decode of the workload `large`, median repeats; the first one warms up."""
     settings = LargeSettings(
-        **dict.fromkeys(LargeSettings.__dataclass_fields__)
-        | {"batch": point.batch, "prompt_tokens": point.sequence, "new_tokens": point.answer}
-        | {"compile": False}
+        shape=point.shape,
+        model="",
+        precision="bf16",
+        batch=point.batch,
+        prompt_tokens=point.sequence,
+        new_tokens=point.answer,
+        attention="sdpa",
+        compile=False,
+        tp=1,
+        warmup=1,
+        repeats=FEWEST,
+        seed=0,
+        device="auto",
     )
     generation = Generation(model, settings, world.device)
     prefill_s, decode_s = generation.run()

@@ -44,7 +44,7 @@ def _encoder(cls: type) -> Encoder:
     return found
 
 
-def _new_encoder(cls: type[Any]) -> Encoder:
+def _new_encoder(cls: Any) -> Encoder:
     if issubclass(cls, Secret):
         return _mask
     if is_record(cls):
