@@ -25,6 +25,8 @@ _SHOWN_PATH = 200
 _UNUSABLE_PATH = frozenset(
     {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 )
+# What it says of a path in a folder only because of that folder.
+_UNUSABLE_FOLDER = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
 # Verbs that promise exactly one last line of type `result`, also on failure.
 _RESULT_VERBS = frozenset(
     {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite", "migrate"}
@@ -63,15 +65,17 @@ def report_click(error: ClickException) -> int:
 
 
 def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
-    """What the system said of a path that stands on the command line as a word, or behind its =;
-    None for anything else, which is a bug.
+    """What the system said of a path that stands on the command line as a word, or behind its =,
+    or of a file in a folder that stands there; None for anything else, which is a bug.
     """
     if not isinstance(error, OSError) or error.errno not in _UNUSABLE_PATH:
         return None
     given = {*words, *(word.partition("=")[2] for word in words)} - {""}
-    path = error.filename and os.fspath(error.filename)
+    path = os.fsdecode(error.filename) if error.filename else ""
     if path not in given:
-        return None
+        path = os.path.dirname(path)  # noqa: PTH120 - as text
+        if error.errno not in _UNUSABLE_FOLDER or path not in given:
+            return None
     what = f"this path cannot be used: {error.strerror}"
     shown = path if len(path) <= _SHOWN_PATH else f"{path[:_SHOWN_PATH]}..."
     return UsageError(what, id="usage.path", where=shown, remedy="name another file or folder")

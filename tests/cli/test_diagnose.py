@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.diagnosis import log_sources as log_sources_module
 from orchestrator.adapters.diagnosis.log_reader import MIB, Gathering, Window
 from orchestrator.adapters.diagnosis.log_sources import log_sources, source_of
 from orchestrator.adapters.store.layout import RunFolder
@@ -269,6 +270,20 @@ def test_a_folder_yields_its_logs_only(tmp_path: Path) -> None:
     found = [log.source.name for log in log_sources(tmp_path, "x/")]
 
     assert found == ["x/a.log", "x/deep/b.err"]
+
+
+def test_a_folder_of_too_many_files_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log_sources_module, "MAX_FILES", 3)
+    for number in range(3):
+        (tmp_path / f"rank-{number}.log").write_text("torch.OutOfMemoryError: CUDA out of memory\n")
+    assert main(["diagnose", str(tmp_path)]) == 0
+    (tmp_path / "rank-3.log").write_text("")
+
+    assert main(["diagnose", str(tmp_path)]) == 2
+
+    assert "holds more than 3 files that may be logs" in capsys.readouterr().err
 
 
 def test_a_result_of_before_has_no_diagnosis(home: Path) -> None:

@@ -174,6 +174,7 @@ def test_a_run_that_never_began_still_has_a_result_line(
         ["migrate", "verify", "old", "--against", "a" * 5000],
         ["monitor", "experts", "a" * 5000],
         ["model", "calibrate", "--from", "a" * 5000],
+        ["diagnose", "a" * 5000],
     ],
     ids=lambda words: f"{words[0]} {words[-1][:6]}",
 )

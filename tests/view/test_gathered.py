@@ -42,6 +42,12 @@ def test_what_differs_behind_the_width_of_a_screen_stays_apart() -> None:
     assert "(2)" not in shown({"n1": long + b"1", "n2": long + b"2"})
 
 
+def test_answers_are_in_the_order_of_names_however_they_came() -> None:
+    came = {"n10": b"b\n", "n2": b"a\n", "n9": b"c\n", "n1": b"b\n"}
+    heads = [line for line in shown(came).splitlines() if line.startswith("n")]
+    assert heads == ["n[1,10] (2)", "n2", "n9"]
+
+
 def test_an_output_that_is_cut_says_so() -> None:
     assert "more than 4 MiB" in shown({"n1": b"y" * KEPT_BYTES + b"\ny"})
     assert "more than" not in shown({"n1": b"y" * (KEPT_BYTES - 1) + b"\n"})

@@ -6,9 +6,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.core.base.errors import UsageError
 from orchestrator.core.diagnosis.diagnosis_model import LogSource
 from orchestrator.core.launchers import SCHEDULERS
 
@@ -38,21 +40,29 @@ class LogInput(NamedTuple):
     source: LogSource
 
 
-def log_sources(path: Path, shown: str) -> Iterator[LogInput]:
-    """The logs at ``path``: itself, or of a folder every regular file below it that may be one,
-    at most ``MAX_FILES``. Links are not followed. ``shown`` is how people call it.
+def log_sources(path: Path, shown: str) -> list[LogInput]:
+    """The logs at ``path``: itself, or of a folder every regular file below it that may be one.
+    Links are not followed. ``shown`` is how people call it. Raises UsageError for more than
+    ``MAX_FILES``: a cause that is found in some of the logs may not be the first.
     """
     if not path.is_dir():
-        yield LogInput(path, source_of(shown))
-        return
-    found = 0
+        return [LogInput(path, source_of(shown))]
+    found = list(islice(_files_below(path), MAX_FILES + 1))
+    if len(found) > MAX_FILES:
+        raise UsageError(
+            f"holds more than {MAX_FILES:,} files that may be logs",
+            id="diagnose.files",
+            where=path,
+            remedy="name the folder of one job's logs",
+        )
+    names = ((Path(shown) / file.relative_to(path)).as_posix() for file in found)
+    return [LogInput(file, source_of(name)) for file, name in zip(found, names, strict=True)]
+
+
+def _files_below(path: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(path):
         folders.sort()
-        for file in (Path(folder, name) for name in sorted(names)):
-            if found < MAX_FILES and _may_be_log(file):
-                found += 1
-                name = (Path(shown) / file.relative_to(path)).as_posix()
-                yield LogInput(file, source_of(name))
+        yield from filter(_may_be_log, (Path(folder, name) for name in sorted(names)))
 
 
 def source_of(name: str) -> LogSource:

@@ -22,6 +22,8 @@ from orchestrator.engine.node.requests import (
 from orchestrator.engine.node.trial_node import TrialPorts
 from orchestrator.parsing.replies.supervisor_records import parse_holder
 
+NO_SUPERVISOR = "none"  # the launch failed before there was one; nothing will conclude
+
 
 class NodeLauncher:
     """What one node is asked for once there is a plan."""
@@ -84,11 +86,14 @@ class NodeLauncher:
         name = self._session.name
         async with self._launching:
             try:
-                await self._session.link.request("stop", fields, timeout_s=QUICK_S)
+                reply = await self._session.link.request("stop", fields, timeout_s=QUICK_S)
+                never = reply.fields.get("supervisor") == NO_SUPERVISOR
             except AgentError as error:
                 if error.id != ABSENT:
                     raise
-                self._session.post(NodeConcluded(node=name, clean=True, why=NEVER_LAUNCHED))
-                return
+                never = True
+        if never:
+            self._session.post(NodeConcluded(node=name, clean=True, why=NEVER_LAUNCHED))
+            return
         # A coordinator that takes over may not know yet that there is something to follow.
         self._session.post(Launched(node=name))

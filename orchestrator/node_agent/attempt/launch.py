@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -266,37 +267,41 @@ def _spawn(spec: dict[str, Any], held: list[int], attempt: AttemptLayout) -> dic
     spec["held"] = [FIRST_HELD_FD + i for i in range(len(held))]
     spec_out, spec_in = os.pipe()
     answer_out, answer_in = os.pipe()
-    log = os.open(attempt.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    # High numbers first, so that no source is overwritten before it was copied.
-    sources = {**dict(zip(spec["held"], held)), 3: answer_in, 0: spec_out, 1: log, 2: log}
-    copies = {target: _above(fd) for target, fd in sources.items()}
-    argv = [sys.executable, "-I", "-S", "-c", ENTRY, AGENT, f"{spec['run']}/{spec['node']}"]
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in copies.items()]
-        pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
-    finally:
-        for fd in (spec_out, answer_in, log, *copies.values()):
-            os.close(fd)
-    try:
-        _write_all(spec_in, json.dumps(spec).encode())
-        os.close(spec_in)
+        with os.fdopen(spec_in, "wb") as specification:
+            try:
+                with open(attempt.supervisor_log, "ab", opener=_private) as log:
+                    fds = {3: answer_in, 0: spec_out, 1: log.fileno(), 2: log.fileno()}
+                    pid = _start_supervisor(spec, {**dict(zip(spec["held"], held)), **fds})
+            finally:
+                os.close(spec_out)
+                os.close(answer_in)
+            specification.write(json.dumps(spec).encode())
         os.waitpid(pid, 0)  # it forks and leaves at once
         return _answer(answer_out, attempt)
     finally:
         os.close(answer_out)
 
 
-def _above(fd: int) -> int:
-    """A copy of ``fd`` with a number that no target uses."""
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 128)
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def _start_supervisor(spec: Mapping[str, Any], sources: Mapping[int, int]) -> int:
+    """Its process; ``sources``: what each of its descriptors is a copy of."""
+    # High numbers first, so that no source is overwritten before it was copied. They are the lowest
+    # ones above: some nodes give a login few descriptors.
+    above = max(sources) + 1
+    copies: dict[int, int] = {}
+    try:
+        for target, fd in sources.items():
+            copies[target] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+        argv = [sys.executable, "-I", "-S", "-c", ENTRY, AGENT, f"{spec['run']}/{spec['node']}"]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in copies.items()]
+        return os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
+    finally:
+        for fd in copies.values():
+            os.close(fd)
 
 
 def _answer(fd: int, attempt: AttemptLayout) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""The answers of many nodes to one command: merged where they are equal, or line by line."""
+"""The answers of many nodes to one command: merged where they are equal, or line by line.
+
+What is merged is in the order of the nodes' names, however they came: two outputs can be compared.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from orchestrator.core.base.errors import ExitCode
-from orchestrator.core.base.nodeset import fold_nodeset, is_name
+from orchestrator.core.base.nodeset import fold_nodeset, is_name, natural_key
 from orchestrator.core.base.outcome import Exited, Outcome, Signalled, TimedOut, describe_outcome
 from orchestrator.parsing.replies.display_text import CUT_MARK, LineDecoder
 from orchestrator.view.terminal.terminal import LineWriter
@@ -54,7 +57,7 @@ class Endings:
 
     def finish(self) -> int:
         """Tell what did not end well; the exit code."""
-        for what, nodes in self._by_outcome.items():
+        for what, nodes in sorted(self._by_outcome.items(), key=_first_name):
             self._err.line(f"orchestrate: {fold_names(nodes)}: {what}")
         if self._lost:
             return int(ExitCode.PREFLIGHT)
@@ -85,7 +88,7 @@ class Gathered(Endings):
         alike: dict[bytes, list[str]] = {}
         for node, content in kept.items():
             alike.setdefault(_without_last_break(content), []).append(node)
-        for nodes in alike.values():
+        for _, nodes in sorted(alike.items(), key=_first_name):
             writer.write([RULE, fold_names(nodes), RULE, *_lines(bytes(kept[nodes[0]]))])
 
 
@@ -116,6 +119,10 @@ def fold_names(nodes: list[str]) -> str:
     """Folded, with the count when there are several."""
     folded = fold_nodeset(nodes) if all(map(is_name, nodes)) else brief_text(", ".join(nodes))
     return f"{folded} ({len(nodes)})" if len(nodes) > 1 else folded
+
+
+def _first_name(answer: tuple[object, list[str]]) -> tuple[tuple[int, int, str], ...]:
+    return min(map(natural_key, answer[1]))
 
 
 def _without_last_break(content: bytearray) -> bytes:

@@ -15,7 +15,8 @@ from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import BusyError
 from orchestrator.core.model.inventory import NodeSpec
 from orchestrator.core.run.actions import Stop, Sweep
-from orchestrator.core.run.events import Event, Launched, Swept
+from orchestrator.core.run.events import Event, Launched, NodeConcluded, Swept
+from orchestrator.core.run.state import NEVER_LAUNCHED
 from orchestrator.engine.action_runner import ActionRunner
 from orchestrator.engine.node.handle import NodeHandle
 from orchestrator.engine.node.node_session import FENCED
@@ -51,21 +52,30 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+def context_of(world: World, agent: Agent, folder: Path) -> RunContext:
+    return RunContext(
+        request=world.state.request,
+        snapshot=None,
+        folder=RunFolder(folder / "r1"),
+        observers=[],
+        dial=agent.dial,  # type: ignore[arg-type]
+    )
+
+
+def begin_node(
+    world: World, agent: Agent, folder: Path, told: list[Event | BaseException]
+) -> NodeHandle:
+    (spec,) = world.state.request.cluster.workers
+    return NodeHandle.begin(spec, context_of(world, agent, folder), world.state, told.append)
+
+
 async def test_a_stop_waits_for_the_launch_that_is_under_way(tmp_path: Path) -> None:
     """A stop that overtakes it would be told that there is nothing to stop."""
     world = World(request("a"), {"Launch/a": lambda _: []})
     world.run()
     assert world.state.plan is not None
     agent, told = Agent(), list[Event | BaseException]()
-    context = RunContext(
-        request=world.state.request,
-        snapshot=None,
-        folder=RunFolder(tmp_path / "r1"),
-        observers=[],
-        dial=agent.dial,  # type: ignore[arg-type]
-    )
-    (spec,) = world.state.request.cluster.workers
-    node = NodeHandle.begin(spec, context, world.state, told.append)
+    node = begin_node(world, agent, tmp_path, told)
 
     launch = asyncio.create_task(
         node.launcher.launch_ranks(world.state.plan.head, None, independent=False, facts=None)
@@ -79,6 +89,32 @@ async def test_a_stop_waits_for_the_launch_that_is_under_way(tmp_path: Path) -> 
     await asyncio.gather(launch, stop)
     assert agent.asked == ["launch", "stop"]
     assert told == [Launched(node="a")] * 2
+
+
+class Failing(Agent):
+    """An agent whose launch fails before there is a supervisor."""
+
+    async def request(
+        self, op: str, fields: Mapping[str, Any], *, timeout_s: float, payload: bytes
+    ) -> Reply:
+        if op == "launch":
+            raise AgentError("[Errno 24] Too many open files", id="OR-AGENT-SYSTEM")
+        return Reply(fields={"supervisor": "none"} if op == "stop" else {}, payload=b"")
+
+
+async def test_a_launch_that_failed_concludes_with_the_stop(tmp_path: Path) -> None:
+    """Nobody waits for a supervisor that never was."""
+    world = World(request("a"), {"Launch/a": lambda _: []})
+    world.run()
+    assert world.state.plan is not None
+    told = list[Event | BaseException]()
+    node = begin_node(world, Failing(), tmp_path, told)
+
+    with pytest.raises(AgentError):
+        await node.launcher.launch_ranks(world.state.plan.head, None, independent=False, facts=None)
+    await node.launcher.stop_ranks(5.0)
+
+    assert told == [NodeConcluded(node="a", clean=True, why=NEVER_LAUNCHED)]
 
 
 class Refusing(Agent):
@@ -102,14 +138,7 @@ async def test_what_our_own_sweep_overtook_is_not_somebody_elses(
     world = World(request("a"), {"Follow/a": lambda _: []})
     world.run()
     told = list[Event | BaseException]()
-    context = RunContext(
-        request=world.state.request,
-        snapshot=None,
-        folder=RunFolder(tmp_path / "r1"),
-        observers=[],
-        dial=Refusing().dial,  # type: ignore[arg-type]
-    )
-    hands = ActionRunner(context, told.append)
+    hands = ActionRunner(context_of(world, Refusing(), tmp_path), told.append)
     if swept:
         hands.perform(Sweep(node="a"), world.state)
         await settled()

@@ -230,12 +230,13 @@ def not_started(
     if outcome is not None:
         ending = f"{describe_outcome(outcome)} before the command ran"
     error = NotStarted(
-        f"the login shell {ending}; look at its start-up files",
+        f"the login shell {ending}; look at its start-up files, or for a forced command",
         id="OR-SSH-011",
         where=node,
         why=f"it wrote: {words}" if words else "it wrote nothing",
         remedy="without a terminal, ~/.bashrc, ~/.profile, ~/.zshenv and the like must not end, "
-        f"replace or block the shell; compare: {endpoint.command()}",
+        "replace or block the shell, nor ForceCommand of sshd or command= in authorized_keys; "
+        f"compare: {endpoint.command()}",
     )
     error.outcome = outcome
     return error

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.agent_client.channel import AgentChannel
+from orchestrator.adapters.agent_client.channel import AgentChannel, AgentError
 from orchestrator.adapters.transport.local_process import LocalTransport
 from orchestrator.adapters.transport.transport import Process
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.errors import PreflightError
 from orchestrator.core.model.inventory import NodeSpec
-from tests.contracts.agent.attempts import everything_below
-from tests.contracts.agent.conftest import OpenChannel
+from tests.contracts.agent.attempts import Attempt, everything_below, shell
+from tests.contracts.agent.conftest import MakeAttempt, OpenChannel
 from tests.time_limits import scaled
 
 pytestmark = pytest.mark.processes
@@ -100,3 +100,43 @@ async def test_what_the_agent_finds_unsafe_is_told(
     error = await refusal(replace(spec, workdir=str(place)), LocalTransport("n1"))
 
     assert "node/snapshots is not a plain directory" in error.why
+
+
+class FewDescriptors(LocalTransport):
+    """Starts the agent as a login with a low ``ulimit -n`` does."""
+
+    async def start(self, command: Command, *, timeout_s: float, has_input: bool = True) -> Process:
+        argv = ("sh", "-c", 'ulimit -n 40; exec "$@"', "few", *command.argv)
+        return await super().start(
+            replace(command, argv=argv), timeout_s=timeout_s, has_input=has_input
+        )
+
+
+async def test_few_descriptors_are_enough_for_a_launch(attempt: Attempt, spec: NodeSpec) -> None:
+    transport = FewDescriptors("n1")
+    attempt.channel = await AgentChannel.open(transport, spec, timeout_s=scaled(20))
+    try:
+        await attempt.launch(shell(0, "ulimit -n"))
+        await attempt.watch()
+        await attempt.to_end()
+    finally:
+        await attempt.channel.close()
+        await transport.close()
+    assert attempt.files["rank-0.out"] == b"40\n"
+
+
+async def test_an_attempt_that_never_began_has_no_supervisor(make_attempt: MakeAttempt) -> None:
+    """A stop says so: nothing will conclude. The next launch begins as if nothing had been."""
+    attempt = await make_attempt(watched=False)
+    in_the_way = attempt.root / "supervisor.log"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(AgentError, match="Is a directory"):
+        await attempt.launch(shell(0, "exit 0"))
+
+    assert await attempt.ask("stop", grace_s=1.0) == {"supervisor": "none"}
+
+    in_the_way.rmdir()
+    (attempt.root / "stop").unlink()
+    await attempt.launch(shell(0, "exit 0"))
+    await attempt.watch()
+    assert (await attempt.to_end())["why"] == "finished"
