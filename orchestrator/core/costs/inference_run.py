@@ -23,6 +23,7 @@ from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import (
     InferenceJob,
     cache_bytes,
+    power_terms,
     request_terms,
     serving_terms,
     steady_power_terms,
@@ -46,7 +47,7 @@ MOST_CONTEXT = 4096  # tokens of the prompt for which it keeps memory by itself 
 
 class Load(NamedTuple):
     """What each of the ``engines`` is asked: requests of ``rate`` per second for ``duration_s``,
-    else so many always in flight. ``served``: over HTTP.
+    else so many always in flight. ``served``: requests and answers are texts of other programs.
     """
 
     engines: int
@@ -227,16 +228,23 @@ def _answers(
     steps = max(1, job.answer - 1)
     if not served:
         return Answers(job, found, joined((prompts, step.scaled(steps))))
-    all_first = joined((prompts, _request_s(job, model)))
+    taken = _request_s(job, model)
+    all_first = joined((prompts, taken))
     whole = joined((all_first, step.scaled(steps)))
     # First tokens come one after the other; what is left of them is between the others' tokens.
     first = all_first.scaled((1 + 1 / rows) / 2)
     token = joined((step, all_first.scaled((1 - 1 / rows) / 2 / steps))) if rows > 1 else step
-    return Answers(job, found, whole, first, token)
+
+    def drawn(taken_s: float) -> Interval:
+        first_s = prompts.value + taken_s
+        terms = tuple(power_terms(job, model.device, step.value, first_s))
+        return estimate(model.families["inference.power"], terms, model.device.power_w)
+
+    return Answers(job, found, whole, first, token, depending(taken, drawn))
 
 
 def _request_s(job: InferenceJob, model: CostModel) -> Interval:
-    """What a server takes for the requests of ``job``."""
+    """What is done for the requests of ``job`` beside its engine."""
     return estimate(model.families["serving.prompts"], tuple(request_terms(job)))
 
 
@@ -333,7 +341,7 @@ def planned_server(
     kept = Interval(slots * slot, *(max(1, slots + by) * slot for by in (-SLOTS_OFF, SLOTS_OFF)))
     figures = {
         names.throughput: planned_figure(answers.rate.scaled(load.engines), "tok/s"),
-        names.watts: planned_figure(found["watts"], "W"),
+        names.watts: planned_figure(answers.watts or found["watts"], "W"),
         "peak_memory_bytes": planned_figure(memory, "bytes"),
     }
     if names.cache is not None:

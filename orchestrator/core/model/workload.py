@@ -223,7 +223,7 @@ class InferenceSource:
     requests at once of each engine, or ``shared`` by all; where a ``rate`` of all engines is named
     it counts for ``duration`` seconds instead, unless ``closed`` holds. ``batches``: a list of such
     numbers, one after the other on one engine, whose figures end in ``.batchN``. Where neither is
-    there, an engine answers as many as its memory holds. ``served``: it is asked over HTTP.
+    there, an engine answers as many as its memory holds. ``served``: asked by others, by text.
     ``engines`` of a node: 0, or None = one for each GPU. ``context``: tokens for which memory is
     kept, 0 = as the engine chooses; None = it takes the memory that it finds. ``only``: as for
     training.

@@ -115,7 +115,10 @@ class InferenceEntry(Strict):
         description="An int parameter: tokens for which each engine keeps memory, 0 = as the "
         "built-in engine chooses; without it an engine takes the memory that it finds",
     )
-    served: bool = Field(default=False, description="Engines are asked over HTTP")
+    served: bool = Field(
+        default=False,
+        description="Requests and answers are texts of other programs: by HTTP, or as samples",
+    )
     figures: FiguresEntry = Field(description="The metrics that are predicted")
     only: Conditions = Field(
         default_factory=dict,
