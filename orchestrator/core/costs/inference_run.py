@@ -13,7 +13,6 @@ those before it as a queue with one server does (Pollaczek and Khinchine), and f
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
 from orchestrator.core.base.figures import format_figure
@@ -155,25 +154,25 @@ class _Prompts:
         self._fabric, self._model = fabric, model
         self._power = model.families["inference.power"]
         self._serving = model.families["serving.step"]
-        self.taken = _request_s(replace(one, rows=1), model)
+        self.taken = _request_s(one._replace(rows=1), model)
         self._known: dict[int, Prediction] = {}
 
     def at_once(self, count: int) -> Prediction:
         """At most as many as there are slots."""
         rows = max(1, min(MOST_SLOTS, count))
         if rows not in self._known:
-            job = replace(self.one, rows=rows)
+            job = self.one._replace(rows=rows)
             self._known[rows] = predict_inference(job, self._fabric, self._model)
         return self._known[rows]
 
     def served_step_s(self, rows: int) -> Interval:
         """A decode step with what the server does for it."""
-        own = estimate(self._serving, tuple(serving_terms(replace(self.one, rows=rows))))
+        own = estimate(self._serving, tuple(serving_terms(self.one._replace(rows=rows))))
         return joined((self.at_once(rows).figures["decode_step_s"], own))
 
     def watts(self, rows: int, rate: float, token: Interval) -> Interval:
         """Of the GPU, while ``rate`` requests come in a second and ``rows`` are in flight."""
-        device, job = self._model.device, replace(self.one, rows=rows)
+        device, job = self._model.device, self.one._replace(rows=rows)
 
         def drawn(token_s: float) -> Interval:
             terms = tuple(steady_power_terms(job, device, rate, token_s))
@@ -202,7 +201,7 @@ def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
     first = joined((together, step, wait, prompts.taken))
     whole = joined((first, token.scaled(max(1, one.answer - 1))))
     watts = prompts.watts(rows, rate, token)
-    return Answers(replace(one, rows=rows), found, whole, first, token, watts)
+    return Answers(one._replace(rows=rows), found, whole, first, token, watts)
 
 
 def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
@@ -222,7 +221,7 @@ def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
 def _answers(
     one: InferenceJob, rows: int, fabric: Fabric, model: CostModel, *, served: bool = False
 ) -> Answers:
-    job = replace(one, rows=rows)
+    job = one._replace(rows=rows)
     found = predict_inference(job, fabric, model)
     prompts, step = found.figures["prompts_done_s"], found.figures["decode_step_s"]
     steps = max(1, job.answer - 1)
@@ -252,7 +251,7 @@ def kept_job(job: Job, source: InferenceSource, asked: InferenceJob) -> Inferenc
     """``asked`` with answers that fill the context for which the engine keeps memory."""
     context = int(_number(job, source.context)) if source.context else MOST_CONTEXT
     context = context or MOST_CONTEXT + asked.answer
-    return replace(asked, answer=max(asked.answer, context - asked.prompt))
+    return asked._replace(answer=max(asked.answer, context - asked.prompt))
 
 
 def engine_memory(kept: InferenceJob, fabric: Fabric, model: CostModel) -> Interval:
@@ -330,13 +329,13 @@ def planned_server(
     """What engines that take the memory that they find can answer at most, and what they take.
     Raises :class:`NotPredicted` where the model does not fit, and :class:`OutOfCoverage`.
     """
-    full = replace(one, answer=max(one.answer, MOST_CONTEXT - one.prompt))
+    full = one._replace(answer=max(one.answer, MOST_CONTEXT - one.prompt))
     lone = engine_memory(full, fabric, model)  # with one slot
     slot = cache_bytes(full, MOST_CONTEXT)
     room = model.device.memory_bytes - (lone.value - slot)
     slots = max(1, min(load.in_flight, int(CACHE_SHARE * room / slot)))
     answers = _answers(one, slots, fabric, model, served=load.served)
-    memory = engine_memory(replace(full, rows=slots), fabric, model)
+    memory = engine_memory(full._replace(rows=slots), fabric, model)
     names, found = source.figures, answers.found.figures
     kept = Interval(slots * slot, *(max(1, slots + by) * slot for by in (-SLOTS_OFF, SLOTS_OFF)))
     figures = {

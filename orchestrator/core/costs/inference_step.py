@@ -9,7 +9,7 @@ and sends each token to its own and back; data parallelism repeats everything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s
 from orchestrator.core.costs.estimate import Part, Term
@@ -27,8 +27,7 @@ PREFILL_TOKENS = 8192  # of prompts that are computed together (builtin/options.
 CACHE_ROUND = 64  # slots of the cache have a multiple of so many tokens (builtin/slots.py)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceJob:
+class InferenceJob(NamedTuple):
     """``rows`` sequences at once of each replica, prompts of ``prompt`` tokens, answers of
     ``answer``. A replica spans ``tensor`` x ``expert`` GPUs; there are ``replicas`` of them.
     """
@@ -40,7 +39,7 @@ class InferenceJob:
     tensor: int = 1
     expert: int = 1
     replicas: int = 1
-    routing: Routing = field(default_factory=lambda: Routing(experts=0, active=0))
+    routing: Routing = Routing(experts=0, active=0)
 
     @property
     def gpus(self) -> int:
@@ -221,7 +220,7 @@ def steady_power_terms(
     cache = cache_bytes(job, mean_length(job))
     prompts = min(1.0, rate * token_s)  # batches of them between two tokens
     moved = (1 + prompts) * read_bytes(job) + cache
-    alone = replace(job, rows=1)
+    alone = job._replace(rows=1)
     computed = decode_flops(job) + rate * token_s * prefill_flops(alone)
     yield Term("idle", device.idle_w)
     yield from _drawn_terms(job, computed, moved, token_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -47,7 +46,8 @@ REQUESTS = st.builds(
     rows=st.integers(1, 512),
     prompt=st.integers(1, 8192),
     answer=st.integers(1, 1024),
-)
+    tensor=st.just(1), expert=st.just(1), replicas=st.just(1), routing=st.just(Routing(0, 0)),
+)  # fmt: skip
 
 
 PASSES = st.builds(
@@ -57,7 +57,8 @@ PASSES = st.builds(
     prompt=st.integers(1, 4096),
     answer=st.integers(2, 128),
     tensor=st.sampled_from([1, 2, 4]),
-)
+    expert=st.just(1), replicas=st.just(1), routing=st.just(Routing(0, 0)),
+)  # fmt: skip
 
 
 def links(bytes_s: float, hop_s: float) -> Fabric:
@@ -140,10 +141,10 @@ def test_forward_passes_cost_more_the_more_there_is(job: EagerJob, more: int) ->
         assert 0 < each.low <= each.value <= each.high < math.inf, name
     assert found.figures.keys() <= found.units.keys()
     for change in ({"rows": job.rows * more}, {"prompt": job.prompt * more}):
-        other = predict_eager(replace(job, **change), fabric("h200"), model).figures
+        other = predict_eager(job._replace(**change), fabric("h200"), model).figures
         for name in ("prompts_done_s", "decode_step_s", "peak_memory_bytes"):
             assert found.figures[name].value <= other[name].value
-    copies = predict_eager(replace(job, replicas=more), fabric("h200"), model).figures
+    copies = predict_eager(job._replace(replicas=more), fabric("h200"), model).figures
     rate = found.figures["tokens_per_s"].value
     assert copies["tokens_per_s"].value == pytest.approx(more * rate)
 
@@ -214,7 +215,7 @@ def test_drawn_loads_have_the_expected_mean() -> None:
     even = Routing(experts=64, active=4, seed=3)
     loads = [load for number in range(50) for load in expert_loads(even, 1000, number)]
     assert sum(loads) / len(loads) == pytest.approx(62.5, rel=0.02)
-    skewed = replace(even, skew=1.0)
+    skewed = even._replace(skew=1.0)
     assert imbalance(skewed, 1000, 8).load > 1.3 * imbalance(even, 1000, 8).load
 
 

@@ -8,7 +8,6 @@ norms and rotations are many of them, and a cache that grows is copied with each
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from orchestrator.core.costs.estimate import Part, Term
 from orchestrator.core.costs.hardware import Device, Fabric
@@ -32,7 +31,6 @@ KERNELS_PER_LAYER = 42
 HIDDEN_PASSES, MLP_PASSES, QKV_PASSES = 60, 5, 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EagerJob(InferenceJob):
     """As :class:`InferenceJob`, by this program."""
 
