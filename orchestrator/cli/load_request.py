@@ -26,6 +26,7 @@ from orchestrator.cli.load_cluster import load_cluster
 from orchestrator.cli.options.job_options import DEFAULT_PRICES, JobOptions
 from orchestrator.cli.options.option_values import parse_budgets, parse_env, parse_launcher
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.kubernetes.run_pods import describe_pods
 from orchestrator.core.launchers.plain import DIRECT
 from orchestrator.core.model.inventory import Cluster
 from orchestrator.core.model.load import LoadTerms
@@ -36,7 +37,8 @@ from orchestrator.core.model.workload import Job, Workload
 from orchestrator.core.planning.planning import Refusal, assumed_finding, make_plan
 from orchestrator.parsing.inputs.capture_kinds import parse_captures
 from orchestrator.parsing.inputs.container_choice import contained_cluster
-from orchestrator.parsing.inputs.node_makers import made_cluster
+from orchestrator.parsing.inputs.node_makers import made_by, made_cluster
+from orchestrator.parsing.inputs.pods.pod_cluster import pods_of
 from orchestrator.parsing.inputs.workloads.command_line import (
     refuse_misunderstandings,
     with_interpreter,
@@ -59,9 +61,7 @@ def load_request(
     job = _load_job(catalog, options, words)
     if words:
         cluster = with_interpreter(cluster, words)
-    cluster = contained_cluster(cluster, job.workload, options.container, options.container_engine)
-    launcher, passed = parse_launcher(options.launcher, options.launcher_options, os.environ)
-    cluster = made_cluster(launcher, cluster, passed, run_id)
+    launcher, passed, cluster = _nodes_of_run(options, cluster, job.workload, run_id)
     request = RunRequest(
         run_id=run_id,
         cluster=cluster,
@@ -83,6 +83,27 @@ def load_request(
     )
     assume_plan(request)
     return request
+
+
+def _nodes_of_run(
+    options: JobOptions, cluster: Cluster, workload: Workload, run_id: str
+) -> tuple[str, tuple[str, ...], Cluster]:
+    """(launcher, what is passed on to it, the cluster with its containers or pods). Raises
+    :class:`UsageError`.
+    """
+    cluster = contained_cluster(cluster, workload, options.container, options.container_engine)
+    launcher, passed = parse_launcher(options.launcher, options.launcher_options, os.environ)
+    return launcher, passed, made_cluster(launcher, cluster, passed, run_id)
+
+
+def makes_nodes(request: RunRequest) -> bool:
+    """Whether the run makes its nodes: before it there is none to ask."""
+    return made_by(request.launcher)
+
+
+def pods_planned(request: RunRequest) -> dict[str, str]:
+    """The pods that the run would make, as names and values; empty for other runs."""
+    return describe_pods(pods_of(request)) if makes_nodes(request) else {}
 
 
 def _price_list(catalog: Catalog, name: str, cluster: Cluster) -> Prices | None:
@@ -110,12 +131,15 @@ def require_load_generator(request: RunRequest) -> None:
 def request_for_any_script(options: JobOptions, *, run_id: str) -> RunRequest:
     """A request for a script that nobody named, to be planned but never run."""
     script = Workload(name="any script", source="-", folder="-", entry=ANY_SCRIPT)
+    cluster = load_cluster(options.cluster, options.nodes)
+    launcher, passed, cluster = _nodes_of_run(options, cluster, script, run_id)
     return RunRequest(
         run_id=run_id,
-        cluster=load_cluster(options.cluster, options.nodes),
+        cluster=cluster,
         job=Job(workload=script),
-        launcher=options.launcher,
+        launcher=launcher,
         script_launcher=DIRECT.name,
+        launcher_options=passed,
         ranks_per_node=options.ranks_per_node,
         budgets=parse_budgets(options.budgets, options.timeout, options.unattended),
         entry=ANY_SCRIPT,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +18,15 @@ USER = "worker"
 HOSTS, RANKS = 3, 1
 LIMIT = 1.3
 OURS, BARE = "orchestrate run --container", "orchestrate run"
+MOUNTED = f"{OURS}, with a mount and an option"
 IMAGE = "localhost/orchestrate:bench"
 # Parts of the standard library that no rank imports, and that are most of its bytes.
 UNUSED = frozenset("config-3.11 ensurepip idlelib lib2to3 pydoc_data site-packages test".split())
 NOTE = (
     "The same hosts, Python and script, `--launcher direct`, one rank on each of three hosts. The "
-    "image, this machine's Python and nothing else, is there and was used before: what is measured "
-    "is asking podman for it, and the start of the ranks' containers. All hosts share this "
-    "machine's cores, so that three containers are started side by side on them."
+    "image, this machine's Python with its bytecode, is there and was used before: what is "
+    "measured is asking podman for it, and the start of the ranks' containers. All hosts share "
+    "this machine's cores, so that three containers are started side by side on them."
 )
 
 
@@ -43,9 +46,11 @@ def contained_launch(bed: Bed, images: Path) -> Scenario:
     project = bed.folder / "project"
     project.mkdir()
     (project / SCRIPT).write_text(PROGRAM)
+    mounted = _with_a_mount(whole)
+    asked = {OURS: (whole, IMAGE), MOUNTED: (mounted, IMAGE), BARE: (whole, "none")}
     contenders = [
-        Contender(name=name, run=partial(_run, bed, whole, project, image))
-        for name, image in {OURS: IMAGE, BARE: "none"}.items()
+        Contender(name=name, run=partial(_run, bed, inventory, project, image))
+        for name, (inventory, image) in asked.items()
     ]
     case = Case(name=f"{HOSTS} hosts x {RANKS} rank", contenders=contenders)
     return Scenario(
@@ -56,6 +61,14 @@ def contained_launch(bed: Bed, images: Path) -> Scenario:
         targets=[Target(case=case.name, quantity=Quantity.WALL, against=BARE, limit=LIMIT)],
         note=NOTE,
     )
+
+
+def _with_a_mount(inventory: Path) -> Path:
+    """The same nodes, with a mount and an option for their containers."""
+    declared = "  container: {mounts: ['/var/tmp:/scratch'], options: ['--cap-add=SYS_PTRACE']}\n"
+    mounted = inventory.with_name("mounted.yaml")
+    mounted.write_text(inventory.read_text().replace("defaults:\n", f"defaults:\n{declared}", 1))
+    return mounted
 
 
 def _program(python: str) -> Path:
@@ -74,7 +87,25 @@ def _python_files(python: str) -> dict[str, bytes]:
     libraries = {Path(word) for word in linked.split() if word.startswith("/") and word[-1] != ":"}
     used = (p for p in standard.rglob("*") if not UNUSED & set(p.relative_to(standard).parts))
     modules = [p for p in used if p.suffix in {".py", ".so"} and p.is_file()]
-    return {str(p).lstrip("/"): p.read_bytes() for p in (program, *libraries, *modules)}
+    found = {str(p).lstrip("/"): p.read_bytes() for p in (program, *libraries, *modules)}
+    return found | _bytecode(program, [path for path in modules if path.suffix == ".py"])
+
+
+def _bytecode(program: Path, sources: Sequence[Path]) -> dict[str, bytes]:
+    """Of the sources, where the interpreter looks for it: what runs on the hosts themselves has
+    bytecode, and so have images in which pip or conda installed something. Times of files are not
+    kept in images, so that it is found by what it says of itself.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        names = Path(scratch, "names")
+        names.write_text("".join(f"{source}\n" for source in sources))
+        argv = ["env", f"PYTHONPYCACHEPREFIX={scratch}", str(program), "-m", "compileall", "-qq"]
+        run_tool([*argv, "--invalidation-mode=unchecked-hash", "-i", str(names)])
+        made = [path for path in Path(scratch).rglob("*.pyc") if path.is_file()]
+        return {
+            str(p.relative_to(scratch).parent / "__pycache__" / p.name): p.read_bytes()
+            for p in made
+        }
 
 
 def _run(bed: Bed, inventory: Path, project: Path, image: str) -> Sample:

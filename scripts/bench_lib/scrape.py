@@ -133,7 +133,7 @@ def advance_run(layout: Layout, step: int) -> None:
             "total": 1000,
             "unit": "step",
             "at": at,
-            "fields": {"loss": 1.5, "tokens_per_s": 1000.0} if not gpu else {},
+            "fields": {"loss": 1.5, "tokens_per_s": 1000.0 + step} if not gpu else {},
         }
         for place, name in enumerate(names)
         for gpu in range(GPUS)

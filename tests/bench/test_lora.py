@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from bench_lib.finetuning.lora_table import (
     rows_of,
     write_rows,
 )
+from bench_lib.programs.finetune_ranks import finite_loss
 
 from tests.architecture.source import ROOT
 
@@ -80,6 +82,24 @@ def test_rows_are_compared_within_their_machine_and_rank() -> None:
     assert (rows[2]["mfu"], rows[2]["of_usual"]) == ("0.0045", "1.50")
     again = merged(rows, rows_of(run, [MACHINE, ARITHMETIC, side("usual", 50.0)], "ghi"))
     assert [row["of_usual"] for row in again] == ["1.00", "4.00", "3.00"]
+
+
+def test_a_side_that_failed_has_a_row_without_figures() -> None:
+    """Also where it had some before; with the end of its reason, on one line."""
+    run = Planned("qwen2-7b", 1, 64, ("usual", "unsloth"))
+    failed = {"kind": "failed", "name": "unsloth", "reason": "x" * 500 + "ValueError: the\nend"}
+    before = rows_of(run, [MACHINE, ARITHMETIC, side("usual", 100.0), side("unsloth", 5.0)], "abc")
+    rows = merged(before, rows_of(run, [MACHINE, failed], "def"))
+    found = rows[1]
+    assert [row["side"] for row in rows] == ["usual", "unsloth"]
+    assert (found["tokens_per_s_per_gpu"], found["of_usual"], found["mfu"]) == ("", "", "")
+    assert found["how"].startswith("failed: x")
+    assert found["how"].endswith("xValueError: the end")
+    assert len(found["how"]) < 220
+    assert "| unsloth | failed" in page(rows, "table.csv")
+    with pytest.raises(ValueError, match="nan at step 3"):
+        finite_loss(math.nan, 3)
+    assert finite_loss(2.5, 1) == 2.5
 
 
 def test_what_was_measured_is_kept_when_it_is_stopped(

@@ -60,6 +60,17 @@ def test_ddp_becomes_a_run_of_its_script(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert shlex.split(str(asked))[:3] == ["orchestrate", "run", "--detach"]
 
 
+def test_ranks_run_in_a_container_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = "registry.example:5000/ml/torch:2.13"
+    words = order(
+        ddp(h=None), monkeypatch, tmp_path, container=image, container_engine="apptainer"
+    ).arguments("")
+    assert words[words.index("--container") + 1] == image
+    assert words[words.index("--container-engine") + 1] == "apptainer"
+
+
 def test_another_command_runs_once_on_each_node(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.command import Secret, Text
 from orchestrator.core.kubernetes.pods import find_obstacle
-from orchestrator.core.kubernetes.settings import CodePlace, PodSettings
+from orchestrator.core.kubernetes.settings import CodePlace, PodSettings, Toleration
 from orchestrator.core.model.captures import Capture, CaptureKind
 from orchestrator.core.model.inventory import Cluster, GpuSpec, NodeSpec, PythonSpec, SshEndpoint
 from orchestrator.core.model.plan import Budgets
@@ -81,6 +81,8 @@ def all_settings() -> st.SearchStrategy[PodSettings]:
         namespace=st.sampled_from(["", "team"]),
         resources=st.sampled_from([{}, {"cpu": "32", "memory": "200Gi", "rdma/hca": "1"}]),
         node_selector=st.sampled_from([{}, {"gpu.product": "H100"}]),
+        tolerations=st.sampled_from([(), (Toleration(key="a/b", value="", effect="NoExecute"),)]),
+        pull_secret=st.sampled_from(["", "registry"]),
         code=st.just(CodePlace.CONFIGMAP) | st.just(CodePlace.IMAGE),
         results=st.sampled_from(["", "kept"]),
         queue=st.sampled_from(["", "gpus"]),

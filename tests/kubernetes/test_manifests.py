@@ -12,7 +12,7 @@ from orchestrator.adapters.kubernetes.pod_files import plan_files
 from orchestrator.core.base.command import Secret
 from orchestrator.core.kubernetes.manifests import config_map, job_manifests
 from orchestrator.core.kubernetes.pods import find_misfit, group_pods
-from orchestrator.core.kubernetes.settings import CodePlace, PodSettings
+from orchestrator.core.kubernetes.settings import CodePlace, PodSettings, Toleration
 from orchestrator.core.kubernetes.yaml_text import render_yaml
 from orchestrator.core.model.facts import Hca
 from orchestrator.core.model.inventory import GpuSpec
@@ -31,6 +31,11 @@ EVERY = replace(
     namespace="team",
     resources={"cpu": "32", "memory": "200Gi", "rdma/hca": "1"},
     node_selector={"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+    tolerations=(
+        Toleration(key="nvidia.com/gpu", effect="NoSchedule"),
+        Toleration(key="team", value="blue"),
+    ),
+    pull_secret="registry",
     results="kept",
     queue="gpus",
     host_network=True,
@@ -163,6 +168,11 @@ def test_a_pod_asks_for_what_its_node_has() -> None:
         "rdma/hca": "1",
     }
     assert pod["nodeSelector"] == EVERY.node_selector
+    assert pod["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "value": "blue"},
+    ]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
     assert pod["hostNetwork"] is True
     assert found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     work = next(volume for volume in pod["volumes"] if volume["name"] == "work")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.adapters.kubernetes.pod_job import PodJob
 from orchestrator.adapters.kubernetes.pod_programs import pod_program
 from orchestrator.adapters.transport.kubernetes.ending import EndingFilter
 from orchestrator.core.base.outcome import Exited, Signalled
@@ -26,10 +28,11 @@ from orchestrator.core.model.request import RunRequest
 from orchestrator.parsing.inputs.pods.pod_options import SERVICE_NAME
 from orchestrator.parsing.replies import kubernetes_objects as objects
 from orchestrator.parsing.replies.supervisor_records import BadRecord
+from tests.core.world import request
 from tests.kubernetes.cluster.cluster import wait_until
 from tests.kubernetes.jobs import all_settings, requests
 from tests.kubernetes.judges import check_object
-from tests.time_limits import communicate
+from tests.time_limits import communicate, scaled
 
 MARKER = "orchestrate-0123456789abcdef"
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -50,6 +53,27 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=20,
 )
+
+
+@pytest.mark.processes
+def test_a_removal_is_given_up_in_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an API server that does not answer: each question alone may take half a minute."""
+    program = tmp_path / "kubectl"
+    program.write_text("#!/bin/sh\nexec sleep 300\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("orchestrator.adapters.kubernetes.pod_job.LAST_LOOK_S", 0.2)
+    pods = RunPods(settings=PodSettings(name="run-x", image="i"))
+    asked = request("n1")
+    nodes = pod_nodes(asked.cluster.workers, pods)
+    asked = replace(asked, cluster=replace(asked.cluster, nodes=nodes))
+
+    async def remove() -> tuple[str, ...]:
+        async with asyncio.timeout(scaled(15)):
+            return await PodJob(asked, pods, lambda _: None).remove(0.3)
+
+    (left,) = asyncio.run(remove())
+    assert left == "JobSet run-x: the API server had no answer within 0.3 s"
 
 
 def in_pods(request: RunRequest, pod_settings: PodSettings) -> tuple[RunRequest, RunPods]:

@@ -113,11 +113,17 @@ def test_before_the_run_there_is_no_node_to_ask(
 ) -> None:
     del run  # its folder
     words = ["-C", "lab.yaml", "--workdir", "project", "--pod-image", "registry/image:1"]
+    words += ["--pod-queue", "gpus"]
     script = ["--", "project/job.py"]
 
-    assert main([verb, *words, *script]) == 2
-    assert "--offline" in capsys.readouterr().err
-    assert main([verb, *words, "--offline", *script]) == 0
+    for options in ([], ["--offline"]):
+        assert main([verb, *words, *options, *script]) == 0
+        told = capsys.readouterr().out
+        assert "ASSUMED" in told
+        if verb == "plan":
+            assert "  launcher kubernetes, in its pods direct: " in told
+            assert "\n  image: registry/image:1\n" in told
+            assert "\n  queue: gpus\n" in told
     assert cluster.api.asked == []
 
 

@@ -76,49 +76,65 @@ def test_the_gated_product(kernels: ModuleType, kind: torch.dtype) -> None:
         same(got, wanted)
 
 
-@pytest.mark.parametrize("rank", [8, 80])
-def test_the_gated_product_of_what_an_adapter_is_still_to_be_added_to(
-    kernels: ModuleType, kind: torch.dtype, rank: int
-) -> None:
-    """Over more than one tile each way, with a rank that fills none, and factors either way."""
-    from finetune.fused import swiglu_kernels
-
-    if kind == torch.bfloat16 and not torch.cuda.is_available():
-        pytest.skip("hardware: Triton's interpreter multiplies no matrices of bf16")
-    tall = swiglu_kernels.TALL * swiglu_kernels.TILES
-    rows, width = tall + 3, swiglu_kernels.WIDE + 5
-
-    def low_rank(*factors: Tensor) -> reference.LowRank:
-        return reference.LowRank(wide(rows, len(factors) * rank, kind) * rank**-0.5, factors)
-
-    of_gate_up = low_rank(wide(width, rank, kind), wide(width, rank, kind))
-    grad, gate_up = wide(rows, width, kind), wide(rows, 2 * width, kind)
-    before = gate_up.clone()
-    outs = [torch.zeros_like(grad) for _ in range(2)]
-    for module, out in zip((kernels, reference), outs, strict=True):
-        module.swiglu(gate_up, out, of_gate_up)
-    same(outs[0], outs[1])
-    assert torch.equal(gate_up, before)
-    missing = low_rank(wide(rank, width, kind).t())
-    grads, gate_ups = [grad.clone(), grad.clone()], [gate_up.clone(), gate_up.clone()]
-    for module, own, both in zip((kernels, reference), grads, gate_ups, strict=True):
-        module.swiglu_backward(own, both, missing, of_gate_up)
-    same(grads[0], grads[1])
-    same(gate_ups[0], gate_ups[1])
-    same(grads[0], outs[0])
-    with pytest.raises(ValueError, match="alone"):
-        kernels.swiglu_backward(grad, gate_up, missing)
-
-
 def same_rounding(got: reference.Rows8, of: Tensor) -> None:
-    """Of what was made in the same pass."""
+    """Of what was made in the same pass; spare columns are nobody's yet."""
     wanted = reference.quantise_rows(of)
     torch.testing.assert_close(got.scales, wanted.scales)
-    values, exact = got.values.float(), wanted.values.float()
+    values = got.values[:, -of.shape[1] :]
+    same_values(values, wanted.values)
+    assert (values.float().abs().amax(-1) == reference.LARGEST_E4M3).all()
+
+
+def same_values(got: Tensor, wanted: Tensor) -> None:
+    """Both in 8 bits."""
+    values, exact = got.float(), wanted.float()
     # Triton's interpreter loses the carry where rounding reaches the next power of two.
-    assert (values == exact).float().mean() > (0.9999 if of.device.type == "cuda" else 0.92)
+    assert (values == exact).float().mean() > (0.9999 if got.device.type == "cuda" else 0.92)
     assert ((values - exact).abs() <= 0.5 * exact.abs() + 2**-6).all()
-    assert (values.abs().amax(-1) == reference.LARGEST_E4M3).all()
+
+
+@pytest.mark.parametrize("width", [1, 40, 64, 4100])
+def test_the_gated_product_that_rounds_what_it_makes(
+    kernels: ModuleType, kind: torch.dtype, width: int
+) -> None:
+    """Rows in two powers of two, with and without columns left over."""
+    gate_up, grad = wide(4, 2 * width, kind), wide(4, width, kind)
+    outs = [torch.zeros_like(grad) for _ in range(2)]
+    rows = kernels.swiglu_rounded(gate_up, outs[0], spare=16)
+    reference.swiglu(gate_up, outs[1])
+    same(outs[0], outs[1])
+    same_rounding(rows, outs[0])
+    pairs = [(grad.clone(), gate_up.clone()) for _ in range(2)]
+    rows = kernels.swiglu_backward_rounded(*pairs[0], spare=32)
+    reference.swiglu_backward(*pairs[1])
+    for got, wanted in zip(*pairs, strict=True):
+        same(got, wanted)
+    same_rounding(rows, pairs[0][1])
+
+
+def test_columns_before_rounded_rows(kernels: ModuleType, kind: torch.dtype) -> None:
+    """More rows than a program has; in some of them what is added has the largest value."""
+    count, width, rank = kernels.TALL + 3, kernels.PIECE + 5, 5
+    x, thin = wide(count, width, kind), wide(count, rank, kind)
+    thin[1] *= 100
+    thin[-1] *= 100
+    rows = kernels.quantise_rows(x, spare=16)
+    least = rows.scales.clone()
+    for factor in (0.25, 0.001, 4.0):
+        kernels.extend_rows(rows, x, thin, factor, least)
+        added = functional.pad(factor * thin.float(), (0, 16 - rank))
+        wanted = reference.quantise_rows(torch.cat([added, x.float()], dim=1))
+        torch.testing.assert_close(rows.scales, wanted.scales)
+        same_values(rows.values, wanted.values)
+        assert (rows.scales > least).sum() >= {0.25: 2, 0.001: 0, 4.0: count // 2}[factor]
+        other = reference.quantise_rows(x, spare=16)
+        reference.extend_rows(other, x, thin, factor)
+        assert torch.equal(other.scales, wanted.scales)
+        assert torch.equal(other.values.float(), wanted.values.float())
+    # Rows of a matrix that lies the other way round.
+    other_way = x.t().contiguous().t()
+    kernels.extend_rows(rows, other_way, thin.t().contiguous().t(), 0.25)
+    assert torch.equal(rows.scales, wanted.scales)
 
 
 @pytest.mark.parametrize("past", [False, True])
@@ -129,7 +145,7 @@ def test_the_norm_that_rounds_what_it_makes(
     weight = wide(1, 37, kind)[0].contiguous()
     xs, outs = [x.clone(), x.clone()], [torch.zeros_like(x) for _ in range(2)]
     made = [
-        module.rms_norm_rounded(own, weight, EPS, out, added if past else None)
+        module.rms_norm_rounded(own, weight, EPS, out, added if past else None, spare=16)
         for module, own, out in zip((kernels, reference), xs, outs, strict=True)
     ]
     same(outs[0], outs[1])

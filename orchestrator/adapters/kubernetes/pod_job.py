@@ -49,6 +49,8 @@ REMOVED_WITHIN_S = 120.0
 PATIENCE_S, RETRY_S = 120.0, 1.0
 WORKLOADS = "workloads.kueue.x-k8s.io"
 MAX_NAMED = 3
+# A removal that is late is looked at once more.
+LAST_LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +122,18 @@ class PodJob:
         """Delete the JobSet and all that was made for it; what is still there after ``within_s``.
         Never raises: what could not be asked is still there for all we know.
         """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + within_s
+
+        def left_s() -> float:
+            return max(deadline - clock(), 0.0)
+
         try:
-            await _patiently(self._delete, within_s)
-            return await _patiently(lambda: self._left(within_s), within_s)
+            async with asyncio.timeout(within_s + LAST_LOOK_S):
+                await _patiently(self._delete, within_s)
+                return await _patiently(lambda: self._left(left_s()), left_s())
+        except TimeoutError:
+            return (f"JobSet {self.name}: the API server had no answer within {within_s:g} s",)
         except (PreflightError, NotFound, ValueError, OSError) as error:
             why = getattr(error, "why", "") or str(error)
             return (f"JobSet {self.name}: {why}",)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator import __version__
-from orchestrator.adapters.monitoring.exposition import Exposition, render_samples
+from orchestrator.adapters.monitoring.exposition import Exposition, Renderer
 from orchestrator.adapters.monitoring.home_samples import (
     HistorySamples,
     ScheduleSamples,
@@ -37,6 +37,7 @@ class Monitor:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
+        self._renderer = Renderer()
         self._runs = ShownRuns(layout)
         self._outputs = OutputSamples(layout)
         self._history = HistorySamples(layout)
@@ -46,8 +47,8 @@ class Monitor:
         """The answer to a scrape at ``now`` (seconds since the epoch). What cannot be read is left
         out and counted. Raises :class:`UsageError` where prometheus-client is not installed.
         """
-        with _paused_collector():
-            return render_samples(self.collect(now), accept)
+        with self._lock, _paused_collector():
+            return self._renderer.render(self._collect(now), accept)
 
     def collect(self, now: float) -> list[Sample]:
         """Every sample at ``now``."""

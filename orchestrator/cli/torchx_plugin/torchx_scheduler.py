@@ -67,6 +67,8 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         options = runopts()
         for name, type_, help_ in (
             ("nodes", str, "only these nodes of it may be taken, such as gpu[01-04]"),
+            ("container", str, "image that the ranks run in, as orchestrate run --container"),
+            ("container_engine", str, "what runs it: podman, docker, apptainer, enroot"),
             ("timeout", int, "seconds that the ranks may run"),
             ("wait", int, "seconds to queue while other runs hold GPUs or machines"),
         ):
@@ -244,7 +246,10 @@ def _refuse_image(role: Role) -> None:
     every component.
     """
     if role.image not in ("", torchx.IMAGE) and not Path(role.image).is_dir():
-        what = f"image {role.image}: ranks run in the Python environment that the inventory names"
+        what = (
+            f"image {role.image}: ranks run in the Python environment that the inventory names, "
+            f"or in a container: --scheduler_args container={role.image}"
+        )
         raise Refused(f"this scheduler cannot honour {what}")
 
 
@@ -254,9 +259,9 @@ def _cluster(name: str) -> str:
 
 
 def _options(cfg: Mapping[str, Any]) -> Iterable[str]:
-    for name in ("timeout", "wait"):
+    for name in ("container", "container_engine", "timeout", "wait"):
         if cfg.get(name) is not None:
-            yield from (f"--{name}", str(cfg[name]))
+            yield from (f"--{name.replace('_', '-')}", str(cfg[name]))
     if cfg.get("exclusive"):
         yield "--exclusive"
     if not cfg.get("fabric_probe", True):

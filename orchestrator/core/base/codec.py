@@ -107,12 +107,13 @@ def _decoder(wanted: Any) -> Decoder:
         return functools.partial(_decode_record, wanted)
     origin, members = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
-        return functools.partial(_decode_union, tuple(map(_union_member, members)))
+        return _union_decoder(members)
     if origin is tuple:
-        return functools.partial(_decode_tuple, members)
+        each = tuple(map(_decoder, (m for m in members if m is not Ellipsis)))
+        return functools.partial(_decode_items if Ellipsis in members else _decode_tuple, each)
     if origin is not None and issubclass(origin, Mapping):
-        return functools.partial(_decode_mapping, members[1])
-    return functools.partial(_decode_scalar, wanted)
+        return functools.partial(_decode_mapping, _decoder(members[1]))
+    return _scalar_decoder(wanted)
 
 
 def _type_tag(cls: type) -> str:
@@ -132,41 +133,52 @@ def _keys(cls: type) -> dict[str, str]:
 
 
 @functools.cache
-def _field_decoders(cls: type) -> dict[str, Decoder]:
-    return {name: _decoder(hint) for name, hint in typing.get_type_hints(cls).items()}
+def _field_decoders(cls: type) -> tuple[str | None, dict[str, tuple[str, Decoder]]]:
+    """(wire name, (name, decoder) of each field by the key that it is written under). Asked at the
+    first value: a type may hold itself.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {key: (name, _decoder(hints[name])) for key, name in _keys(cls).items()}
+    return wire_name(cls), fields
 
 
 def _decode_record(cls: type, data: Any) -> Any:
-    if not isinstance(data, dict) or data.get("type") != wire_name(cls):
-        raise CodecError(f"expected a {wire_name(cls)}")
-    keys, decoders = _keys(cls), _field_decoders(cls)
-    unknown = data.keys() - keys.keys() - {"type"}
-    if unknown:
-        raise CodecError(f"{cls.__name__} has no field {min(unknown)!r}")
-    given = {keys[key]: item for key, item in data.items() if key != "type"}
+    tag, fields = _field_decoders(cls)
+    if not isinstance(data, dict) or data.get("type") != tag:
+        raise CodecError(f"expected a {tag}")
+    given: dict[str, Any] = {}
+    for key, item in data.items():
+        if key in fields:
+            name, decode = fields[key]
+            given[name] = decode(item)
+        elif key != "type":
+            raise CodecError(f"{cls.__name__} has no field {key!r}")
     try:
-        return cls(**{name: decoders[name](item) for name, item in given.items()})
+        return cls(**given)
     except TypeError as error:
         raise CodecError(f"{cls.__name__}: {error}") from error
 
 
-def _union_member(member: Any) -> tuple[str | None, Decoder | None]:
-    """(wire name of a record, decoder); no decoder for None."""
-    if member is type(None):
-        return None, None
-    known = isinstance(member, type) and is_record(member)
-    return wire_name(member) if known else None, _decoder(member)
+def _union_decoder(members: Sequence[Any]) -> Decoder:
+    others = [member for member in members if member is not NoneType]
+    tags = {member: wire_name(member) for member in others if isinstance(member, type)}
+    tagged = {tag: _decoder(member) for member, tag in tags.items() if tag is not None}
+    plain = tuple(_decoder(member) for member in others if tags.get(member) is None)
+    return functools.partial(_decode_union, NoneType in members, tagged, plain)
 
 
-def _decode_union(members: Sequence[tuple[str | None, Decoder | None]], data: Any) -> Any:
-    if data is None and any(decode is None for _, decode in members):
+def _decode_union(
+    with_none: bool, tagged: Mapping[str, Decoder], plain: Sequence[Decoder], data: Any
+) -> Any:
+    """``tagged``: members by their wire name; ``plain``: those that have none, of which the first
+    one that fits counts.
+    """
+    if data is None and with_none:
         return None
     tag = data.get("type") if isinstance(data, dict) else None
-    for name, decode in members:
-        if decode is None or name not in (None, tag):
-            continue
-        if name is not None:
-            return decode(data)
+    if isinstance(tag, str) and tag in tagged:
+        return tagged[tag](data)
+    for decode in plain:
         try:
             return decode(data)
         except CodecError:
@@ -174,32 +186,53 @@ def _decode_union(members: Sequence[tuple[str | None, Decoder | None]], data: An
     raise CodecError(f"no member of the union fits {tag or type(data).__name__!r}")
 
 
-def _decode_tuple(members: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
+def _decode_items(each: Sequence[Decoder], data: Any) -> tuple[Any, ...]:
+    """Any number of values of one type."""
     if not isinstance(data, list):
         raise CodecError("expected a list")
-    if len(members) == 2 and members[1] is Ellipsis:
-        return tuple(from_json(members[0], item) for item in data)
-    if len(members) != len(data):
-        raise CodecError(f"expected {len(members)} items")
-    return tuple(from_json(member, item) for member, item in zip(members, data, strict=True))
+    return tuple(map(each[0], data))
 
 
-def _decode_mapping(member: Any, data: Any) -> dict[str, Any]:
+def _decode_tuple(each: Sequence[Decoder], data: Any) -> tuple[Any, ...]:
+    if not isinstance(data, list):
+        raise CodecError("expected a list")
+    if len(each) != len(data):
+        raise CodecError(f"expected {len(each)} items")
+    return tuple(decode(item) for decode, item in zip(each, data, strict=True))
+
+
+def _decode_mapping(decode: Decoder, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CodecError("expected an object")
-    return {key: from_json(member, item) for key, item in data.items()}
+    return {key: decode(item) for key, item in data.items()}
+
+
+def _scalar_decoder(wanted: Any) -> Decoder:
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return functools.partial(_decode_enum, wanted)
+    if wanted is float:
+        return _decode_float
+    return functools.partial(_decode_scalar, wanted)
+
+
+def _decode_enum(wanted: type[Enum], data: Any) -> Any:
+    try:
+        return wanted(data)
+    except ValueError as error:
+        raise CodecError(str(error)) from error
+
+
+def _decode_float(data: Any) -> float:
+    if isinstance(data, float):
+        return data
+    if type(data) is int:
+        return float(data)
+    raise CodecError(f"expected float, not {type(data).__name__}")
 
 
 def _decode_scalar(wanted: Any, data: Any) -> Any:
+    if type(data) is wanted:
+        return data
     if wanted is Secret:
         raise CodecError("a secret is never written")
-    if isinstance(wanted, type) and issubclass(wanted, Enum):
-        try:
-            return wanted(data)
-        except ValueError as error:
-            raise CodecError(str(error)) from error
-    if wanted is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if isinstance(wanted, type) and type(data) is wanted:
-        return data
     raise CodecError(f"expected {getattr(wanted, '__name__', wanted)}, not {type(data).__name__}")

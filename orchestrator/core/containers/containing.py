@@ -15,7 +15,7 @@ from orchestrator.core.containers.engine import ContainerShare
 from orchestrator.core.launchers.launcher import RANK_SHIM
 from orchestrator.core.model.container import ContainerImage, ContainerSpec, Mount
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
-from orchestrator.core.model.plan import ProcessPlan, Variable
+from orchestrator.core.model.plan import NodePlan, ProcessPlan, Variable
 
 # What the agent itself gives every process; names as node_agent/attempt/launch.py has them.
 MARKERS = (
@@ -31,10 +31,18 @@ MARKERS = (
     "ORCHESTRATE_GRACE_S",
 )
 WRITTEN = ("{attempt}", "{checkpoints}")
-READ = ("{agent}", "{snapshot}")
+AGENT = "{agent}"
+READ = (AGENT, "{snapshot}")
 AGENT_PYTHON = "{agent_python}"
 # As the agent fills it in: a name that no other attempt's containers have.
 NAME = "{container}"
+# Which process of which trial it is: the coordinator fills that in.
+TRIAL = "{trial}"
+# What only a rank's process, or that of a trial, has.
+RANK_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
 DIFFERS = "OR-CONTAINER-003"
 
 
@@ -62,17 +70,36 @@ class ContainedNode:
         argv = self._run(process, (*RANK_SHIM, *process.argv))
         return replace(process, label=f"container-{process.rank}", rank=None, argv=argv)
 
+    def trial_words(self) -> tuple[str, ...]:
+        """What comes before a trial's command. The folders of the attempt are not there yet."""
+        agent = Mount(source=AGENT, target=AGENT, read_only=True)
+        mounts = (agent, *self.spec.mounts)
+        return self._engine_words((), f"{NAME}-{TRIAL}", "/", mounts, RANK_VARIABLES)
+
     def _run(self, process: ProcessPlan, argv: tuple[str, ...]) -> tuple[str, ...]:
-        engine = engine_of(self.spec)
         here = (self.interpreter if word == AGENT_PYTHON else word for word in argv)
+        mounts = (*_own_mounts(), *self.spec.mounts)
+        name = f"{NAME}-{process.label}"
+        own = tuple(variable.name for variable in process.env)
+        return self._engine_words(tuple(here), name, self.directory, mounts, own)
+
+    def _engine_words(
+        self,
+        command: tuple[str, ...],
+        name: str,
+        directory: str,
+        mounts: tuple[Mount, ...],
+        variables: Sequence[str],
+    ) -> tuple[str, ...]:
+        engine = engine_of(self.spec)
         share = ContainerShare(
             program=self.image.program if self.image else engine.name.value,
             image=self.image.reference if self.image else self.spec.image,
-            command=tuple(here),
-            name=f"{NAME}-{process.label}",
-            directory=self.directory,
-            mounts=(*_own_mounts(), *self.spec.mounts),
-            variables=tuple(_names(self.env, process.env)),
+            command=command,
+            name=name,
+            directory=directory,
+            mounts=mounts,
+            variables=tuple(_names(self.env, variables)),
             labels=self.labels,
             gpus=engine.gpus if self.gpus else (),
             infiniband=self.infiniband,
@@ -88,10 +115,14 @@ def _own_mounts() -> Iterator[Mount]:
         yield Mount(source=path, target=path)
 
 
-def _names(*environments: Sequence[Variable]) -> Iterator[str]:
+def trial_command(share: NodePlan, trial: str, command: tuple[str, ...]) -> tuple[str, ...]:
+    """``command`` of the process ``trial``, in a container where the node's ranks are in one."""
+    return (*(word.replace(TRIAL, trial) for word in share.trial), *command)
+
+
+def _names(env: Sequence[Variable], own: Sequence[str]) -> Iterator[str]:
     """Each name once."""
-    planned = (variable.name for env in environments for variable in env)
-    yield from dict.fromkeys((*MARKERS, *planned))
+    yield from dict.fromkeys((*MARKERS, *(variable.name for variable in env), *own))
 
 
 def container_interpreter(node: NodeSpec) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from orchestrator.core.containers.containing import trial_command
 from orchestrator.core.model.comm_modes import CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import NodePlan, Plan, ProcessPlan, Variable
@@ -24,9 +25,11 @@ def tried_ranks(share: NodePlan) -> tuple[int, ...]:
 
 
 def probe_processes(
-    plan: Plan, names: Sequence[str], address: str, port: int
+    trial: str, plan: Plan, names: Sequence[str], address: str, port: int
 ) -> Mapping[str, tuple[ProcessPlan, ...]]:
-    """One process per rank of ``names``, numbered densely, meeting at ``address`` and ``port``."""
+    """One process per rank of ``names``, numbered densely, meeting at ``address`` and ``port``; in
+    containers where ranks are. ``trial``: no other one of the attempt is called so.
+    """
     places = [(name, rank) for name in names for rank in tried_ranks(plan.node(name))]
     order = {place: number for number, place in enumerate(places)}
     gloo = plan.rung == CommMode.GLOO
@@ -39,7 +42,9 @@ def probe_processes(
             ProcessPlan(
                 label=f"trial-{rank}",
                 rank=None,
-                argv=(share.interpreter, "-u", PROGRAM, *what),
+                argv=trial_command(
+                    share, f"{trial}-{rank}", (share.interpreter, "-u", PROGRAM, *what)
+                ),
                 env=tuple(
                     Variable(name=key, value=str(value), origin=LAUNCHER, reason=WHY)
                     for key, value in {

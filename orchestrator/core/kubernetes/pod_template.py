@@ -56,11 +56,28 @@ def pod_template(
             (f"the grace of the ranks, {plan.budgets.grace_s:g} s, and time to find leftovers",),
         ),
         **network_fields(settings),
-        **({"nodeSelector": dict(settings.node_selector)} if settings.node_selector else {}),
+        **placing_fields(settings),
         "containers": [_container(plan, group, settings, volumes)],
         "volumes": [{"name": volume.name, **volume.source} for volume in volumes],
     }
     return {"metadata": {"labels": dict(labels)}, "spec": spec}
+
+
+def placing_fields(settings: PodSettings) -> dict[str, object]:
+    """What a pod says of the machines that it may run on, and of who may pull its image."""
+    tolerations = [
+        {
+            "key": each.key,
+            **({"operator": "Exists"} if each.value is None else {"value": each.value}),
+            **({"effect": each.effect} if each.effect else {}),
+        }
+        for each in settings.tolerations
+    ]
+    return {
+        **({"nodeSelector": dict(settings.node_selector)} if settings.node_selector else {}),
+        **({"tolerations": tolerations} if tolerations else {}),
+        **({"imagePullSecrets": [{"name": settings.pull_secret}]} if settings.pull_secret else {}),
+    }
 
 
 def network_fields(settings: PodSettings) -> dict[str, object]:

@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from orchestrator.core.kubernetes.manifests import QUEUE_LABEL
-from orchestrator.core.kubernetes.pod_template import GPU_RESOURCE, SWEEP_S, network_fields
+from orchestrator.core.kubernetes.pod_template import (
+    GPU_RESOURCE,
+    SWEEP_S,
+    network_fields,
+    placing_fields,
+)
 from orchestrator.core.kubernetes.settings import PodSettings
 from orchestrator.core.model.inventory import GpuSpec, NodeSpec, PythonSpec, TransportKind
 from orchestrator.core.model.pod_place import CONTAINER, JOB_LABEL, WORK_DIR, PodPlace
@@ -136,6 +141,27 @@ def job_set(request: RunRequest, pods: RunPods, hold: str) -> dict[str, object]:
     }
 
 
+def describe_pods(pods: RunPods) -> dict[str, str]:
+    """What is asked of the cluster, for people: what was not said is left out."""
+    settings = pods.settings
+    asked = {
+        "JobSet": f"{settings.name}, a name of its own in each run",
+        "image": settings.image,
+        "python": settings.python,
+        "context": pods.context or "the current one of the kubeconfig",
+        "namespace": settings.namespace or "that of the context",
+        "queue": settings.queue,
+        "asks for": ", ".join(f"{name}={value}" for name, value in settings.resources.items()),
+        "machines": ", ".join(f"{key}={value}" for key, value in settings.node_selector.items()),
+        "tolerations": ", ".join(each.key for each in settings.tolerations),
+        "pull secret": settings.pull_secret,
+        "claim": settings.results,
+        "network": "that of the machine" if settings.host_network else "",
+        "idle": f"a pod ends after {pods.idle_s:g} s without ranks and coordinator",
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
 def _job(
     spec: Mapping[str, object], labels: Mapping[str, str], nodes: Iterable[NodeSpec]
 ) -> dict[str, object]:
@@ -163,7 +189,7 @@ def _pod_spec(request: RunRequest, pods: RunPods, hold: str, gpus: int) -> dict[
         # The API server is none of the ranks' business.
         "automountServiceAccountToken": False,
         **network_fields(settings),
-        **({"nodeSelector": dict(settings.node_selector)} if settings.node_selector else {}),
+        **placing_fields(settings),
         "containers": [
             {
                 "name": CONTAINER,

@@ -23,9 +23,20 @@ class CodePlace(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """A taint of machines that pods put up with. ``value`` None: any; ``effect`` "": every one."""
+
+    key: str
+    value: str | None = None
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
     """``name`` is that of all objects. ``image`` brings ``python``, 3.8 or newer, with what ranks
     import. ``resources``: what each pod asks for besides GPUs, as quantities by names.
+
+    ``pull_secret``: the Secret with which the image is pulled, or ``""``.
 
     ``claim``: the PersistentVolumeClaim with the code, if it is there; ``results``: the one that
     keeps logs, reports and outputs, ``""`` = they are gone with the pods. ``queue``: Kueue's, or
@@ -39,6 +50,8 @@ class PodSettings:
     namespace: str = ""
     resources: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    pull_secret: str = ""
     code: CodePlace = CodePlace.CONFIGMAP
     claim: str = ""
     results: str = ""

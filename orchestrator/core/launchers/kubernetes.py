@@ -28,6 +28,12 @@ OPTIONS: Mapping[str, tuple[str, str, bool]] = {
         True,
     ),
     "selector": ("KEY=VALUE", "A label that machines must have. Repeatable.", True),
+    "toleration": (
+        "KEY[=VALUE][:EFFECT]",
+        "A taint of machines that pods put up with. Repeatable.",
+        True,
+    ),
+    "pull-secret": ("NAME", "Secret with which the image is pulled.", False),
     "claim": ("NAME", "PersistentVolumeClaim that keeps what nodes keep.", False),
     "network": ("pod|host", "host: pods use the network of their machine.", False),
     "idle": ("SECONDS", "A pod ends after this long without ranks and coordinator.", False),
@@ -55,7 +61,7 @@ KUBERNETES = Launcher(
     options=tuple(
         LauncherOption(
             flag=f"--pod-{key}",
-            name=f"pod_{key}",
+            name=f"pod_{key.replace('-', '_')}",
             metavar=metavar,
             help=text,
             # Checked with all others of them, where the nodes become pods.

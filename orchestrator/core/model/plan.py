@@ -92,6 +92,7 @@ class NodePlan:
     """One node's share: its place in the world, its GPUs, environment, processes and locks.
 
     ``left`` are variables that are not set, and why not; with a value: files on the node set them.
+    ``trial``: the words before the command of a trial, which starts in a container as ranks do.
     """
 
     name: str
@@ -103,6 +104,7 @@ class NodePlan:
     processes: tuple[ProcessPlan, ...]
     locks: tuple[Lock, ...] = ()
     left: tuple[Variable, ...] = ()
+    trial: tuple[str, ...] = ()
 
 
 @wire("Exclusion")

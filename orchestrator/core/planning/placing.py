@@ -15,7 +15,7 @@ from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.comm_modes import APART, CommMode
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import GpuSpec, NodeSpec
-from orchestrator.core.model.plan import Lock, NodePlan, ProcessPlan, Rendezvous, Variable
+from orchestrator.core.model.plan import Lock, NodePlan, Rendezvous, Variable
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.model.workload import Per, Workload
 from orchestrator.core.tuning import Situation, Tuned
@@ -212,6 +212,8 @@ def _node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         grace_s=world.request.budgets.grace_s,
         decided=frozenset(variable.name for variable in tuned.env),
     )
+    processes = world.kind.processes(share)
+    contained = _contained_node(world, place, tuned.env)
     return NodePlan(
         name=place.spec.name,
         node_rank=place.node_rank,
@@ -219,21 +221,21 @@ def _node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         gpus=place.gpus,
         interpreter=finding.interpreter,
         env=tuned.env,
-        processes=_processes(world, place, share, tuned.env),
+        processes=tuple(map(contained.wrap, processes)) if contained else processes,
         locks=_node_locks(world, place),
         left=tuned.left,
+        trial=contained.trial_words() if contained else (),
     )
 
 
-def _processes(
-    world: PlannedWorld, place: RankPlacement, share: LaunchSpec, env: tuple[Variable, ...]
-) -> tuple[ProcessPlan, ...]:
-    """What the launcher starts on the node, each in a container where the node has one."""
-    processes = world.kind.processes(share)
+def _contained_node(
+    world: PlannedWorld, place: RankPlacement, env: tuple[Variable, ...]
+) -> ContainedNode | None:
+    """Where the node's processes run; None: in no container."""
     spec, finding = place.spec, world.findings[place.spec.name]
     if spec.container is None:
-        return processes
-    contained = ContainedNode(
+        return None
+    return ContainedNode(
         spec=spec.container,
         image=finding.image,
         interpreter=finding.interpreter,
@@ -243,7 +245,6 @@ def _processes(
         gpus=bool(place.gpus),
         infiniband=bool(finding.facts.hcas),
     )
-    return tuple(map(contained.wrap, processes))
 
 
 def _rank_command(request: RunRequest, interpreter: str) -> tuple[str, ...]:

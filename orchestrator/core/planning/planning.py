@@ -351,8 +351,7 @@ def _proves_fabric(world: PlannedWorld) -> bool:
     """Whether ranks of different machines are to meet through torch: nothing else is worth it.
 
     Nodes that are different machines to NCCL by its own variable do not share its fast paths
-    either. Nodes that a scheduler is yet to give are not ours to try, and a trial runs in no
-    container.
+    either. Nodes that a scheduler is yet to give are not ours to try.
     """
     identities = {str(place.spec.env.get("NCCL_HOSTID", "")) for place in world.places}
     distinct = len(identities) == len(world.places)
@@ -364,7 +363,6 @@ def _proves_fabric(world: PlannedWorld) -> bool:
         and not together
         and has_torch
         and world.request.fabric_probe
-        and not any(place.spec.container for place in world.places)
         and _holds_nodes(world)
     )
 

@@ -15,8 +15,8 @@ from orchestrator.parsing.replies.trial_records import rank_trial
 TRIAL_S = 100.0
 # Once one node's ranks failed, the others may still say what they saw.
 LAST_WORDS_S = 3.0
-# A request to end may overtake the one to begin: it is repeated.
-END_TRIES = 5
+# A request to end may overtake the one to begin: it is repeated. Containers take their time.
+END_TRIES = 10
 END_S = 2.0
 
 
@@ -34,7 +34,7 @@ async def try_collective(
     head = hands[names[0]]
     port = await head.listen()
     await head.release(port)
-    wanted = probe_processes(plan, names, address, port)
+    wanted = probe_processes(name, plan, names, address, port)
 
     async def one(node: str) -> list[RankTrial]:
         ends = await hands[node].run_trial(

@@ -213,6 +213,7 @@ def _success_ground(state: RunState, plan: Plan, facts: Mapping[str, Facts]) -> 
                 "used": list(share.gpus),
                 "ranks": list(share.ranks),
                 "interpreter": share.interpreter,
+                "container": list(share.trial),
                 "modules": _module_versions(state, share.name),
                 "interface": interfaces.get(share.name),
                 "hcas": [f"{hca.name}:{hca.port} {hca.state}" for hca in facts[share.name].hcas],

@@ -9,7 +9,7 @@ from orchestrator.adapters.agent_client.connect_agent import Requests
 from orchestrator.core.model.plan import ProcessPlan, Variable
 from orchestrator.core.run.connectivity import Reached, RendezvousOffered
 from orchestrator.engine.node.node_session import ABSENT, QUICK_S, NodeSession
-from orchestrator.engine.node.requests import agent_process
+from orchestrator.engine.node.requests import agent_engine, agent_process
 from orchestrator.parsing.replies.reach_records import TcpResult, parse_dialled
 from orchestrator.parsing.replies.trial_records import TriedProcess, parse_trial
 
@@ -86,6 +86,7 @@ class TrialNode(TrialPorts):
             "trial": name,
             "deadline_s": within_s,
             "snapshot": self._session.request.code or None,
+            "engine": agent_engine(self._session.link.spec),
             "processes": [agent_process(env, process) for process in processes],
         }
         timeout_s = within_s + QUICK_S

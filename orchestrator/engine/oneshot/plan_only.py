@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.adapters.transport.transport import ConnectLimits
-from orchestrator.core.base.errors import OrchestrateError, PreflightError, UsageError
+from orchestrator.core.base.errors import OrchestrateError, PreflightError
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import NodeSpec, PythonKind
@@ -19,6 +19,7 @@ from orchestrator.core.planning.planning import (
     declared_interpreter,
     make_plan,
 )
+from orchestrator.engine.node.container_image import look_at_image
 from orchestrator.engine.node.link import NodeLink
 from orchestrator.engine.node.python_environment import (
     ask_scheduler,
@@ -27,7 +28,6 @@ from orchestrator.engine.node.python_environment import (
 )
 from orchestrator.engine.oneshot.node_link import node_link
 from orchestrator.engine.support.clock import Clock, SystemClock
-from orchestrator.engine.support.made_nodes import MAKERS
 from orchestrator.parsing.replies.probe_reply import parse_facts
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_interpreter
 
@@ -39,14 +39,8 @@ async def preview(
     request: RunRequest, limits: ConnectLimits | None = None
 ) -> tuple[Plan, Mapping[str, Facts]]:
     """The plan that a run would make now, and the facts of the nodes that answered. Raises
-    ``PreflightError`` if it would refuse, ``UsageError`` if there is no node before the run.
+    ``PreflightError`` if it would refuse.
     """
-    if request.launcher in MAKERS:
-        raise UsageError(
-            f"under --launcher {request.launcher} the run makes the nodes, so there is none to ask",
-            id="plan.made-nodes",
-            remedy="--offline plans on what the inventory says",
-        )
     clock = SystemClock()
     workers = request.cluster.workers
     answers = await asyncio.gather(*(_look(spec, request, limits, clock) for spec in workers))
@@ -89,6 +83,8 @@ async def _probe(link: NodeLink, request: RunRequest, clock: Clock) -> Facts:
 
 async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> NodeFinding:
     python = link.spec.python
+    if link.spec.container is not None:
+        return await _contained_finding(link, request, facts)
     if requirements_of(link.spec, request.job.workload) is not None:
         return NodeFinding(
             facts=facts,
@@ -109,4 +105,16 @@ async def _finding(link: NodeLink, request: RunRequest, facts: Facts) -> NodeFin
         interpreter=found.path,
         modules=found.modules,
         environment=found.environment,
+    )
+
+
+async def _contained_finding(link: NodeLink, request: RunRequest, facts: Facts) -> NodeFinding:
+    """What the image has, if it is there: a look at the plan pulls none."""
+    image, versions = await look_at_image(link, asked_modules(request), request.budgets.prepare_s)
+    return NodeFinding(
+        facts=facts,
+        interpreter=declared_interpreter(link.spec),
+        modules=versions,
+        environment=declared_environment(link.spec),
+        image=image,
     )

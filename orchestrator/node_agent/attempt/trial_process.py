@@ -20,10 +20,16 @@ import time
 from orchestrator.node_agent.attempt.launch import fill_placeholders
 from orchestrator.node_agent.base import lease_file as lease
 from orchestrator.node_agent.base.agent_errors import BUSY, AgentFault
-from orchestrator.node_agent.base.node_layout import check_name
-from orchestrator.node_agent.base.wire import read_seconds
+from orchestrator.node_agent.base.node_layout import check_name, private_folder
+from orchestrator.node_agent.base.wire import read_field, read_seconds
 from orchestrator.node_agent.code.told_process import tethered_argv
+from orchestrator.node_agent.containers.container_jobs import (
+    forget_engine,
+    record_engine,
+    release_job,
+)
 from orchestrator.node_agent.process.children import outcome_of
+from orchestrator.node_agent.process.processes import marked_processes, sweep_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.node_agent.base.call import Context
-    from orchestrator.node_agent.base.node_layout import NodeLayout
+    from orchestrator.node_agent.base.node_layout import AttemptLayout, NodeLayout, RunLayout
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 MAX_S = 600.0
@@ -44,6 +50,7 @@ POLL_S = 0.05
 LAST_WORDS_S = 1.0
 # What does not end within this after KILL waits in the kernel; nobody waits for it.
 UNKILLABLE_S = 5.0
+SWEEP_S = 5.0
 
 
 class OutputLines:
@@ -183,10 +190,14 @@ def run_trial(
     name = check_name(request.get("trial"), "name of a trial", NAME)
     deadline = time.monotonic() + read_seconds(request, "deadline_s", 0.1, MAX_S)
     wanted = fill_placeholders(layout, run, attempt, request)[1]
+    engine = read_field(request, "engine", str, None)
     tried = _enter(context, name)
     try:
         # Under the run's lock: a sweep that follows finds all of them, one before keeps us out.
         with lease.claimed_run(run, claim):
+            if engine:
+                private_folder(attempt.root)
+                record_engine(attempt, engine)
             for process in wanted:
                 started = Tried(process["label"], process["argv"], process["env"], run.root)
                 tried.processes.append(started)
@@ -194,8 +205,29 @@ def run_trial(
         tried.follow(deadline)
     finally:
         _leave(context, name, tried)
+        if engine:
+            _leave_engine(
+                run, attempt, all_well=not any(p.told or p.status for p in tried.processes)
+            )
     told = [process.told_of() for process in tried.processes]
     return {}, json.dumps({"processes": told}).encode()
+
+
+def _leave_engine(run: RunLayout, attempt: AttemptLayout, *, all_well: bool) -> None:
+    """Containers of processes that ended by themselves went with them; others are removed. What is
+    still there then is found by the run's sweep: its record stays.
+
+    An engine that is killed while it starts a container forgets what runs in it (podman 4.3): that
+    is ended by its marker. Before the launch the run has no other processes here.
+    """
+    if all_well:
+        forget_engine(attempt)
+    else:
+        sweep_processes(lambda: marked_processes(run.root), SWEEP_S)
+        release_job(attempt)
+        sweep_processes(lambda: marked_processes(run.root), SWEEP_S)
+    with contextlib.suppress(OSError):
+        os.rmdir(attempt.root)
 
 
 def end_trial(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:

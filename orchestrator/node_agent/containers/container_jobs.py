@@ -37,6 +37,12 @@ def record_engine(attempt: AttemptLayout, engine: str) -> None:
         write_atomically(job_record(attempt, HOLDER), json.dumps({"engine": engine}).encode())
 
 
+def forget_engine(attempt: AttemptLayout) -> None:
+    """There are no containers of ``attempt`` any more."""
+    with suppress(OSError):
+        os.unlink(job_record(attempt, HOLDER))
+
+
 def release_job(attempt: AttemptLayout) -> list[dict[str, object]]:
     """Remove the attempt's containers; what is still there, as survivors are told."""
     record = job_record(attempt, HOLDER)
@@ -52,8 +58,7 @@ def release_job(attempt: AttemptLayout) -> list[dict[str, object]]:
     except EngineError as error:
         return [{"pid": "?", "comm": f"{engine}: {error}", "state": "?"}]
     if not left:
-        with suppress(OSError):
-            os.unlink(record)
+        forget_engine(attempt)
     return [{"pid": name, "comm": f"container of {engine}", "state": "?"} for name in left]
 
 

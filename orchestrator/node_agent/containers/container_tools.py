@@ -48,6 +48,14 @@ def find_program(name: str) -> str:
     return found
 
 
+def is_podman() -> bool:
+    """Whether what is called docker here is podman, as Debian's podman-docker has it."""
+    try:
+        return ask([find_program("docker"), "--version"]).startswith("podman")
+    except EngineError:
+        return False
+
+
 def ask(argv: Sequence[str], within_s: float = COMMAND_S) -> str:
     """What an engine prints. Raises :class:`EngineError`."""
     try:
@@ -60,10 +68,11 @@ def ask(argv: Sequence[str], within_s: float = COMMAND_S) -> str:
 
 
 def complaint(text: str) -> str:
-    """What an engine complains of at the end of ``text``, without its warnings."""
+    """What an engine complains of at the end of ``text``, without its warnings and progress."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if not _is_warning(line)]
-    return "; ".join((errors or lines)[-3:])[-KEPT_CHARACTERS:]
+    told = [line for line in errors if line.startswith("Error:")] or errors or lines
+    return "; ".join(told[-3:])[-KEPT_CHARACTERS:]
 
 
 def _is_warning(line: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 
-from orchestrator.node_agent.base.agent_errors import AgentFault
+from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.login import expand_path
 from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.sysfs import boot_id
@@ -21,13 +21,14 @@ from orchestrator.node_agent.containers.container_tools import (
     complaint,
     environment,
     find_program,
+    is_podman,
 )
 from orchestrator.node_agent.facts.interpreter import MAX_MODULES
-from orchestrator.node_agent.facts.module_versions import find_modules
+from orchestrator.node_agent.facts.module_versions import SEARCH_PATH, find_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from orchestrator.node_agent.base.call import Context
@@ -38,29 +39,41 @@ CHUNK_BYTES = 1024 * 1024
 MAX_RECORD = 64 * 1024
 GPU_DEVICE = "/dev/nvidiactl"
 EVENT = "image"
+OTHER_NAME = "it is podman by another name"
+# As podman and docker end that could not start the container.
+UNSTARTED = re.compile(r"ended with 12[56]:")
+STATE = "/state"  # beside modules in what is remembered: none is called so
 
 
 def prepare_image(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
     """What ``core.containers`` asks -> the engine's program, the image's reference and digest,
-    and the modules that its Python finds. Raises :class:`AgentFault` with the engine's own words.
+    and the modules that its Python finds. Asked to ``look``, it brings no image, and says if there
+    is none. Raises :class:`AgentFault` with the engine's own words.
     """
     engine, file = read_field(request, "engine", str), read_field(request, "file", str, "")
     try:
         program = find_program(engine)
         reference = expand_path(file) if file else _reference(context, program, request)
+        if not reference:
+            return {"absent": True}
         digest = _file_digest(context, reference) if file else _digest_of(reference)
         modules = _modules(context, [program, reference, digest], request)
     except EngineError as error:
-        raise AgentFault(NO_CONTAINER, f"{engine}: {error}") from error
+        other = f"{OTHER_NAME}: " if engine == "docker" and is_podman() else ""
+        raise AgentFault(NO_CONTAINER, f"{engine}: {other}{error}") from error
     return {"program": program, "reference": reference, "digest": digest, "modules": modules}
 
 
 def _reference(context: Context, program: str, request: Mapping[str, Any]) -> str:
-    """The image's id. What the engine has is not asked of a registry."""
+    """The image's id, "" = a look at one that is not there. What the engine has is not asked of a
+    registry.
+    """
     show = read_strings(request, "show", MAX_WORDS, [])
     with suppress(EngineError):
         if show:
             return _id_in(ask([program, *show]))
+    if read_field(request, "look", bool, False):
+        return ""
     pull = read_strings(request, "pull", MAX_WORDS)
     try:
         last = run_told(context, {"event": EVENT}, [program, *pull], environment())
@@ -107,19 +120,58 @@ def _read_digest(path: str) -> str:
 
 
 def _modules(context: Context, image: list[str], request: Mapping[str, Any]) -> dict[str, str]:
-    """What its Python finds; asked once in a boot where that lasts. ``image``: program, reference,
-    digest.
+    """What its Python finds; asked again after a boot, where something that it reads of the mounts
+    changed, and where an option may bring in anything. ``image``: program, reference, digest.
     """
     argv = _trial_argv(image[0], image[1], request)
     names = read_strings(request, "modules", MAX_MODULES, [])
+    mounts = _mounts(image[0], request)
     record = context.layout.image(json.dumps([boot_id(), image, argv, names]))
     lasting = read_field(request, "lasting", bool, False)
     found = _remembered(record) if lasting else {}
-    if not found:
-        found = _modules_inside(argv, names)
-        if lasting:
-            write_atomically(record, json.dumps(found).encode())
-    return {name: version for name, version in found.items() if name != "sys"}
+    if not found or found.get(STATE) != state_of(found.get(SEARCH_PATH, ""), mounts):
+        found = _modules_inside(argv, [SEARCH_PATH, *names])
+        state = state_of(found.get(SEARCH_PATH, ""), mounts)
+        if lasting and state:
+            write_atomically(record, json.dumps({**found, STATE: state}).encode())
+    return {name: found[name] for name in names if name in found}
+
+
+def _mounts(program: str, request: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(source, target), the deepest target first."""
+    asked = read_field(request, "mounts", list, [])
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in asked):
+        raise AgentFault(BAD_REQUEST, "not mounts")
+    found = [(str(source), str(target)) for source, target in asked]
+    if os.path.basename(program) == "apptainer":  # its containers have the user's home
+        found.append((os.path.expanduser("~"),) * 2)
+    return sorted(found, key=lambda pair: -len(pair[1]))
+
+
+def state_of(search_path: str, mounts: list[tuple[str, str]]) -> str:
+    """What the mounts are, and those places on them where an interpreter looks for modules: who
+    installs something there changes it. "" where one of them cannot be seen from outside.
+    """
+    places = [source for source, _ in mounts]
+    places += seen_outside(search_path.split(os.pathsep), mounts)
+    try:
+        states = [os.stat(place) for place in places]
+    except OSError:
+        return ""
+    mounted = len(mounts)
+    return json.dumps(
+        [[s.st_dev, s.st_ino] for s in states[:mounted]] + [s.st_mtime_ns for s in states[mounted:]]
+    )
+
+
+def seen_outside(paths: list[str], mounts: list[tuple[str, str]]) -> Iterator[str]:
+    """Where paths in the container are on the node; those of the image itself are nowhere."""
+    for path in paths:
+        for source, target in mounts:
+            rest = os.path.relpath(path, target) if path else ".."
+            if rest.split(os.sep)[0] != os.pardir:
+                yield os.path.join(source, rest)
+                break
 
 
 def _remembered(record: str) -> dict[str, str]:
@@ -146,5 +198,7 @@ def _modules_inside(argv: list[str], names: list[str]) -> dict[str, str]:
     modules = find_modules(argv, ["sys", *names], notes, environment())
     if "sys" not in modules:
         said = complaint("\n".join(notes))
+        if UNSTARTED.search(said):
+            raise EngineError(f"no container of the image can be started: {said}")
         raise EngineError(f"no working Python {argv[-1]} in the image: {said}")
     return modules

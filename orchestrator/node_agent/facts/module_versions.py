@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TIMEOUT_S = 30.0
+# Asked for beside modules: the interpreter, and where it looks for them.
+SEARCH_PATH = "sys.path"
 MAX_OUTPUT_BYTES = 64 * 1024
 NONCE = "orchestrate-modules:"
 # Runs under the ranks' interpreter, hence as text. A module without metadata has the version "".
@@ -50,6 +52,10 @@ def version(name):
 
 found = {}
 for name in sys.argv[1:]:
+    if name == "sys.path":
+        used = [os.path.realpath(sys.executable), *sys.path]
+        found[name] = os.pathsep.join(filter(os.path.exists, used))
+        continue
     if "-" in name:  # the name of a distribution, which no module can have
         try:
             if told := stated(name):

@@ -27,6 +27,7 @@ PLACE_S = 120.0
 ASK_S = 60.0
 RELEASE_S = 10.0  # nodes that answer have long been told by then
 POLL_S = 0.2
+DIAL_S = 10.0
 # An actor runs one method at a time unless it has more threads: `release` must not wait for `run`.
 METHODS_AT_ONCE = 2
 PROGRAM = "/ray_world.py"
@@ -144,6 +145,18 @@ def connected(address: str, own_address: str | None, namespace: str) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def require_listener(address: str) -> None:
+    """That something listens there. Ray itself would try for minutes, also where nothing ever did.
+    Raises :class:`RayFailed`.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=DIAL_S):
+            return
+    except OSError as error:
+        raise RayFailed(f"no Ray cluster answers at {address}: {_brief(error)}") from error
 
 
 def _said_so_far() -> int:

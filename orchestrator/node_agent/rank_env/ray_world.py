@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 
 from orchestrator.node_agent.rank_env.ray_cluster import RayCluster, RayFailed, RayUnauthorised
-from orchestrator.node_agent.rank_env.ray_driver import connected, drive
+from orchestrator.node_agent.rank_env.ray_driver import connected, drive, require_listener
 from orchestrator.node_agent.rank_env.ray_options import Options
 from orchestrator.node_agent.rank_env.ray_record import Record
 
@@ -97,6 +97,8 @@ class RayWorld:
     def _drive(self) -> int:
         cluster = self._cluster
         address = cluster.address if cluster is not None else str(self._options.join)
+        if cluster is None:
+            require_listener(address)
         own_address = cluster.own_address if cluster is not None else None
         names = (os.environ["ORCHESTRATE_RUN_ID"], os.environ["ORCHESTRATE_ATTEMPT"])
         with connected(address, own_address, "orchestrate-{}-{}".format(*names)):

@@ -13,8 +13,10 @@ from orchestrator.parsing.inputs.validation import Strict
 MAX_TEXT = 4096
 MOUNT = re.compile(r"(?P<source>/[^:,]*)(?::(?P<target>/[^:,]*))?(?P<read_only>:ro)?")
 DECIDED = frozenset(
-    "--name --rm --detach -d --network --net --pid --ipc --entrypoint --workdir -w --env -e".split()
+    "--name --rm --detach -d --network --net --pid --ipc --entrypoint --workdir -w --env -e "
+    "--user -u --userns --log-driver --pull".split()
 )
+SHARED_MEMORY = "--shm-size"
 
 if TYPE_CHECKING:
     EngineName = str
@@ -33,6 +35,8 @@ def _check_option(text: str) -> str:
         raise ValueError(f"not an option: {text[:80]!r}; write it as one word, --name=value")
     if text.partition("=")[0] in DECIDED:
         raise ValueError(f"{text.partition('=')[0]} is decided by the plan")
+    if text.partition("=")[0] == SHARED_MEMORY:
+        raise ValueError(f"{SHARED_MEMORY}: leave it out, containers have the node's shared memory")
     return text
 
 

@@ -13,6 +13,11 @@ MakeNodes = Callable[[Cluster, Sequence[str], str], Cluster]
 MAKERS: Mapping[str, MakeNodes] = {KUBERNETES.name: podded_cluster}
 
 
+def made_by(launcher: str) -> bool:
+    """Whether that launcher makes the nodes."""
+    return launcher in MAKERS
+
+
 def made_cluster(launcher: str, cluster: Cluster, options: Sequence[str], run_id: str) -> Cluster:
     """The cluster as the launcher makes it; most take it as it is. Raises :class:`UsageError`."""
     make = MAKERS.get(launcher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,14 @@ def plan_lines(
     travel: Travel | None,
     load_test: Sequence[str] = (),
     prediction: JobPrediction | None = None,
+    pods: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """The whole plan, line by line; ``load_test``: what a load generator does during the run."""
-    yield from _head(plan)
+    """The whole plan, line by line; ``load_test``: what a load generator does during the run;
+    ``pods``: how those are made that stand for the nodes.
+    """
+    yield from _head(plan, made=bool(pods))
+    rows = (f"{name}: {brief_text(value, 300)}" for name, value in (pods or {}).items())
+    yield from _section("pods, made by --launcher kubernetes", rows)
     yield from _section("nodes", (_node(share) for share in plan.nodes))
     excluded = (f"{brief_text(e.node)}: {brief_text(e.reason, 300)}" for e in plan.excluded)
     yield from _section("excluded", excluded)
@@ -53,17 +58,20 @@ def plan_lines(
         yield from _section(f"on {brief_text(share.name)}", _share(share))
 
 
-def _head(plan: Plan) -> Iterator[str]:
+def _head(plan: Plan, *, made: bool) -> Iterator[str]:
     preset = f", preset {brief_text(plan.preset)}" if plan.preset else ""
     yield f"{brief_text(plan.workload)} on {brief_text(plan.cluster)}{preset}"
     yield f"  {count_noun(plan.world_size, 'rank')} on {count_noun(len(plan.nodes), 'node')}"
-    yield f"  launcher {plan.launcher}: {brief_text(plan.launcher_reason)}"
+    launcher = f"kubernetes, in its pods {plan.launcher}" if made else plan.launcher
+    yield f"  launcher {launcher}: {brief_text(plan.launcher_reason)}"
     if plan.proves_fabric:
         ranks = count_noun(plan.world_size, "rank")
         yield f"  fabric probe: an all-reduce over {ranks} before launch"
     if plan.rendezvous is not None:
         yield f"  rendezvous at {brief_text(plan.rendezvous.address)} port {plan.rendezvous.port}"
-    if plan.assumed:
+    if plan.assumed and made:
+        yield "  ASSUMED: there are no pods yet to ask; GPUs as in the inventory"
+    elif plan.assumed:
         yield "  ASSUMED: nodes not contacted; GPUs and interpreters as in the inventory"
 
 

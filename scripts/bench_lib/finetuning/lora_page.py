@@ -55,11 +55,12 @@ no power limit is set.
   adapter, by the dense bf16 peak of the vendor's data sheet (also for fp8); attention, and what is
   computed twice, do not count.
 - **of the bound**: of what this engine's matrix products and its attention alone take, one after
-  another with nothing between, for 2.5 s each, in the same process right after.
+  another with nothing between, for 2.5 s each, in the same process right after; in bf16 and in fp8
+  an adapter's share is part of them.
 - **W**, **tokens/J**: the GPU's own energy counter over the timed steps. **peak**: of torch's
   allocator.
 - **loss**: that of the last step, and the largest relative difference of any step's from the usual
-  script's.
+  script's. A side whose loss is no number has failed: its rate is not that of a training.
 """
 
 
@@ -98,6 +99,8 @@ def _of_device(device: str, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    if not row["tokens_per_s_per_gpu"]:
+        return (row["side"], "failed", *[""] * (len(HEADINGS) - 2))
     rate, low, high = (
         f"{int(row[name]):,}" for name in ("tokens_per_s_per_gpu", "lowest", "highest")
     )

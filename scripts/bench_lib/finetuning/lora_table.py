@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import tempfile
 import time
@@ -45,8 +46,10 @@ COLUMNS = (
 )
 KEY = ("device", "model", "gpus", "lora_rank", "side")
 GIB = 2**30
+REASON = 200  # characters
 ALL_ROWS_BYTES = 135 * GIB  # that hold what 8 rows of 4096 tokens keep
 LEAST_S = 60.0  # a run that has less is not begun
+PEER_S = 150.0  # for one in a process of its own, which may compile for longer
 STEPS = ("--steps", "7", "--warmup", "2")
 GPUS = """
 import torch
@@ -65,6 +68,7 @@ class Planned:
     lora_rank: int
     sides: tuple[str, ...]
     options: tuple[str, ...] = ()
+    limit_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Plan:
                 for rank in self.lora_ranks:
                     yield Planned("qwen2-7b", gpus, rank, sides, (*self._rows(), "--bound"))
                     if self.unsloth and gpus == 1:
-                        yield Planned("qwen2-7b", gpus, rank, ("unsloth",))
+                        yield Planned("qwen2-7b", gpus, rank, ("unsloth",), limit_s=PEER_S)
         for model in ("qwen2.5-32b", "qwen2.5-72b") if self.gpus >= 4 else ():
             for rank in self.lora_ranks:
                 options = ("--micro-batch", "2", "--rows", "4")
@@ -128,7 +132,7 @@ def fill(plan: Plan, python: str, path: Path, *, budget_s: float, log: Path | No
             options = [*_options(run), *_folder(run, plan, Path(scratch, run.model))]
             out = Path(scratch, f"figures-{number}.jsonl")
             try:
-                code = run_ranks(python, run.gpus, options, out, left)
+                code = run_ranks(python, run.gpus, options, out, min(left, run.limit_s))
             finally:
                 records = read_records(out)
                 _keep(records, log)
@@ -160,15 +164,17 @@ def _folder(run: Planned, plan: Plan, folder: Path) -> list[str]:
 
 
 def rows_of(run: Planned, records: Sequence[Mapping[str, Any]], commit: str) -> list[Row]:
-    """A row for each side that was measured."""
+    """A row for each side that was measured, and for each that failed, which has no figures."""
     machine = _first(records, "machine")
     arithmetic = _first(records, "arithmetic")
     bounds = {r["name"]: r["tokens_per_s_per_gpu"] for r in records if r["kind"] == "bound"}
     rows = []
-    for side in (record for record in records if record["kind"] == "side"):
-        figures = _figures(side, arithmetic, bounds.get(side["name"]))
+    for side in (record for record in records if record["kind"] in {"side", "failed"}):
+        measured = side["kind"] == "side"
+        figures = _figures(side, arithmetic, bounds.get(side["name"])) if measured else {}
         rows.append(
             {
+                **dict.fromkeys(COLUMNS, ""),
                 "model": run.model,
                 "gpus": str(run.gpus if machine.get("device") != "CPU" else 0),
                 "lora_rank": str(run.lora_rank),
@@ -178,11 +184,16 @@ def rows_of(run: Planned, records: Sequence[Mapping[str, Any]], commit: str) -> 
                 "torch": str(machine.get("torch", "")),
                 "date": datetime.now(UTC).date().isoformat(),
                 "commit": commit,
-                "how": side["engine"],
-                "losses": " ".join(f"{loss:.5f}" for loss in side["losses"]),
+                "how": side["engine"] if measured else f"failed: {_one_line(side['reason'])}",
+                "losses": " ".join(f"{loss:.5f}" for loss in side.get("losses", ())),
             }
         )
     return rows
+
+
+def _one_line(reason: str) -> str:
+    """The end of a reason says most."""
+    return " ".join(reason.split())[-REASON:]
 
 
 def _figures(
@@ -235,15 +246,19 @@ def _beside(row: Row, found: Mapping[tuple[str, ...], Row], side: str) -> Row | 
 def _with_arithmetic(row: Row, found: Mapping[tuple[str, ...], Row]) -> Row:
     """A side in a process of its own does not count the model's arithmetic: as of the usual."""
     usual = _beside(row, found, "usual")
-    if row["mfu"] or usual is None or not usual["mfu"]:
+    if row["mfu"] or not _has_rate(row) or usual is None or not usual["mfu"]:
         return row
     each = float(usual["mfu"]) / float(usual["tokens_per_s_per_gpu"])
     return row | {"mfu": f"{float(row['tokens_per_s_per_gpu']) * each:.4f}"}
 
 
+def _has_rate(row: Row) -> bool:
+    return bool(row["tokens_per_s_per_gpu"])
+
+
 def _compared(row: Row, found: Mapping[tuple[str, ...], Row]) -> Row:
     usual = _beside(row, found, "usual")
-    if usual is None:
+    if usual is None or not (_has_rate(usual) and _has_rate(row)):
         return row | {"of_usual": "", "loss_apart": ""}
     ratio = float(row["tokens_per_s_per_gpu"]) / float(usual["tokens_per_s_per_gpu"])
     curves = [[float(loss) for loss in own["losses"].split()] for own in (usual, row)]

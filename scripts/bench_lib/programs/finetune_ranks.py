@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -237,7 +238,7 @@ def _steps(
             before = energy.joules()
         began = time.perf_counter()
         with _profiled(name, work, report) if step > last else nullcontext():
-            losses.append(side.step(step))
+            losses.append(finite_loss(side.step(step), step))
             work.ready()
         seconds.append(time.perf_counter() - began)
         if step == last:
@@ -259,6 +260,13 @@ def _steps(
         "tokens_per_joule": tokens / spent if spent else None,
         "losses": losses,
     }
+
+
+def finite_loss(loss: float, step: int) -> float:
+    """What is computed of values that are none has no rate worth telling: it is faster, too."""
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss is {loss} at step {step}")
+    return loss
 
 
 @contextmanager

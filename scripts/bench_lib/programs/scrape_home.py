@@ -12,6 +12,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+# As Prometheus 2.42 asks.
+ACCEPT = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+
 
 def main() -> None:
     """Scrape, and say how long each answer took."""
@@ -25,7 +31,7 @@ def main() -> None:
     seconds, busy, content = [], [], b""
     for step in range(int(sys.argv[2])):
         began, used = time.perf_counter(), time.process_time()
-        content = monitor.render(time.time()).content
+        content = monitor.render(time.time(), ACCEPT).content
         seconds.append(time.perf_counter() - began)
         busy.append(time.process_time() - used)
         in_another_process(partial(advance_run, layout, step))

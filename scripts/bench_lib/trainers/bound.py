@@ -20,6 +20,7 @@ from finetune.fused.attention import Heads, attend, documents
 from finetune.fused.fp8 import Rounded
 from finetune.fused.fused_projection import FusedProjection, product
 from finetune.fused.head import chunk_rows
+from finetune.fused.reference import Rows8
 
 from .work import Work
 
@@ -85,7 +86,7 @@ class _Rooms:
     def __init__(self, tokens: int, device: torch.device, kind: torch.dtype) -> None:
         self._tokens, self._device, self._kind = tokens, device, kind
         self._found: dict[tuple[int, str], Tensor] = {}
-        self._rounded: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self._rounded: dict[tuple[int, int, str], Rows8] = {}
 
     def get(self, width: int, use: str) -> Tensor:
         """[T, width]."""
@@ -95,11 +96,13 @@ class _Rooms:
             self._found[key] = drawn.to(self._kind)
         return self._found[key]
 
-    def rounded(self, by: Rounded, width: int, use: str) -> tuple[Tensor, Tensor]:
-        """The same in 8 bits, with scales."""
-        key = width, use
+    def rounded(self, by: Rounded, width: int, thin: int, use: str) -> Rows8:
+        """The same in 8 bits, with so many columns of an adapter before them."""
+        key = width, thin, use
         if key not in self._rounded:
-            self._rounded[key] = by.rounded(self.get(width, use))
+            x = self.get(width, use)
+            self._rounded[key] = by.rounded(x)
+            by.put_before(self._rounded[key], x, self.get(thin, "thin"))
         return self._rounded[key]
 
 
@@ -118,12 +121,10 @@ def _of_projection(own: FusedProjection, rooms: _Rooms) -> Iterator[Call]:
         yield lambda: torch.mm(x, weight.t(), out=to_y)
         yield lambda: torch.mm(y, frozen, out=to_x)
     else:
-        left = rooms.rounded(rounded, own.width, "x")
-        back = rooms.rounded(rounded, own.out_width, "y")
+        left = rooms.rounded(rounded, own.width, own.thin, "x")
+        back = rooms.rounded(rounded, own.out_width, own.thin, "y")
         yield lambda: rounded.multiply(left, to_y)
         yield lambda: rounded.multiply_back(back, to_x)
-        yield lambda: to_y.addmm_(thin, up.t())
-        yield lambda: to_x.addmm_(thin, down)
     yield lambda: product(thin.t(), inner)
     for out, h in zip(outer.split(own.outs, 1), thin.split(own.rank, 1), strict=True):
         yield partial(product, out.t(), h)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,16 +18,18 @@ from orchestrator.core.containers.choosing import choose_container, find_misuse
 from orchestrator.core.containers.containing import container_interpreter, different_images
 from orchestrator.core.containers.engine import ContainerShare
 from orchestrator.core.containers.engine_errors import explain_error
+from orchestrator.core.fabric.probe_world import CPU_BYTES, PROGRAM, probe_processes
 from orchestrator.core.launchers import LAUNCHERS
 from orchestrator.core.model.checks import NodeFinding
 from orchestrator.core.model.container import ContainerImage, ContainerSpec, Engine, Mount
 from orchestrator.core.model.facts import Hca
 from orchestrator.core.model.inventory import PythonKind, PythonSpec
-from orchestrator.core.model.plan import Plan
+from orchestrator.core.model.plan import Plan, Rendezvous
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.planning.planning import Refusal, make_plan
 from orchestrator.node_agent.attempt.launch import PLACEHOLDER
 from orchestrator.node_agent.containers.container_jobs import REMOVE
+from orchestrator.node_agent.containers.image import seen_outside, state_of
 from tests.core.world import facts, node_spec, request
 
 PYTHON = "/opt/venv/bin/python"
@@ -267,12 +271,70 @@ def test_launchers_that_start_no_containers_are_refused(name: str) -> None:
     assert name in made.problem.message
 
 
-def test_a_trial_of_the_fabric_runs_in_no_container() -> None:
+def test_a_trial_of_the_fabric_runs_where_the_ranks_will() -> None:
+    """With their image, mounts and options, of which no folder of the attempt is there yet."""
     probed = asked("a", "b", launcher="torchrun", fabric_probe=True)
-    assert not planned(probed, found("a"), found("b")).proves_fabric
+    plan = planned(probed, found("a"), found("b"))
+    assert plan.proves_fabric
+    rendezvous = Rendezvous(address="10.0.0.1", port=29500)
+    plan = replace(plan, rendezvous=rendezvous)
+    (trial,) = probe_processes("pair-1", plan, ["a", "b"], "10.0.0.1", 4000)["b"]
+    assert trial.argv[0] == "/usr/bin/podman"
+    assert value_of(trial.argv, "--name") == ["{container}-pair-1-1"]
+    assert {"RANK", "MASTER_PORT", "ORCHESTRATE_RUN_ID"} <= set(value_of(trial.argv, "--env"))
+    assert "--cpus=8" in trial.argv
+    mounted = " ".join(value_of(trial.argv, "--mount"))
+    assert "source=/data," in mounted
+    assert "{attempt}" not in mounted
+    place = trial.argv.index(DIGEST)
+    assert trial.argv[place + 1 :] == (PYTHON, "-u", PROGRAM, "gloo", str(CPU_BYTES))
+
     bare = replace(probed, cluster=request("a", "b").cluster)
-    findings = [replace(found(name), image=None) for name in "ab"]
-    assert planned(bare, *findings).proves_fabric
+    plan = planned(bare, *(replace(found(name), image=None) for name in "ab"))
+    plan = replace(plan, rendezvous=rendezvous)
+    (trial,) = probe_processes("all", plan, ["a", "b"], "10.0.0.1", 4000)["b"]
+    assert trial.argv == (PYTHON, "-u", PROGRAM, "gloo", str(CPU_BYTES))
+
+
+@pytest.mark.parametrize(
+    "option, lasting",
+    [
+        ("--ulimit=nofile=65536:65536", True),
+        ("--privileged", True),
+        ("--env-file=/etc/env", False),
+        ("--volume=/opt:/opt", False),
+        ("-v/opt:/opt", False),
+        ("--cpus", False),  # who knows what the next word is
+        ("32", False),
+    ],
+)
+def test_what_an_image_has_is_remembered_unless_an_option_brings_files(
+    option: str, lasting: bool
+) -> None:
+    spec = replace(SPEC, options=("--cpus=8", option))
+    question = image_question(replace(node_spec("a"), container=spec), [])
+    assert question["lasting"] is lasting
+    assert question["mounts"] == [["/data", "/data"]]
+
+
+def test_what_is_remembered_of_mounts_is_what_a_python_reads_of_them(tmp_path: Path) -> None:
+    """A package that somebody installs there is seen; a place that is gone is asked about again."""
+    packages = tmp_path / "env" / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    mounts = [(str(packages), "/opt/env/lib/own"), (str(tmp_path / "env"), "/opt/env")]
+    inside = ["/usr/lib/python3", "/opt/environment", "/opt/env/lib/own/x", "/opt/env/lib", ""]
+    assert list(seen_outside(inside, mounts)) == [
+        f"{packages}/x",
+        f"{tmp_path}/env/lib",
+    ]
+    path = "/usr/lib/python3:/opt/env/lib/site-packages"
+    before = state_of(path, mounts)
+    assert before
+    assert before == state_of(path, mounts)
+    (packages / "torch").mkdir()
+    os.utime(packages, ns=(1, 1))  # another time than before, whatever the clock's grain
+    assert state_of(path, mounts) not in ("", before)
+    assert state_of("/opt/env/lib/absent", mounts) == ""
 
 
 @pytest.mark.parametrize(
@@ -302,7 +364,7 @@ def test_what_a_node_is_asked() -> None:
     assert inside[0] == "{program}"
     assert inside[-3:] == ["--cpus=8", "{image}", "python3"]
     assert "--mount=type=bind,source=/data,destination=/data,readonly" in inside
-    assert question["lasting"] is False
+    assert question["lasting"] is True, "a limit of CPUs changes no file"
     bare = replace(SPEC, mounts=(), options=())
     assert image_question(replace(node_spec("a"), container=bare), [])["lasting"] is True
     archive = replace(SPEC, image="oci-archive:/a.tar")
@@ -317,6 +379,9 @@ def test_what_a_node_is_asked() -> None:
 
 UNANSWERED = (
     "podman: no working Python python3 in the image: interpreter /usr/bin/podman ended with"
+)
+UNSTARTED = (
+    "podman: no container of the image can be started: interpreter /usr/bin/podman ended with 125:"
 )
 UNREACHABLE = "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
 REGISTRY = "pinging container registry registry.example: dial tcp: network is unreachable"
@@ -341,7 +406,18 @@ WORDS = [
         "007",
         "Python 3.8",
     ),
-    ("podman: Error: something new", "009", "what podman says"),
+    ("docker: it is podman by another name: anything", "010", "--container-engine podman"),
+    ("podman: Error: something new", "009", "what podman run"),
+    (
+        f"{UNSTARTED} Error: statfs /no/such/dir: no such file or directory",
+        "008",
+        "make that folder",
+    ),
+    (
+        f"{UNSTARTED} Error: invalid option",
+        "009",
+        "mounts and options",
+    ),
 ]
 
 

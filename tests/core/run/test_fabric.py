@@ -324,7 +324,7 @@ def test_ranks_of_some_nodes_are_numbered_densely() -> None:
     plan = planned()
     share = replace(plan.nodes[0], ranks=(4, 5, 6), gpus=(0, 1))
     plan = replace(plan, nodes=(share, plan.nodes[1]), rung=CommMode.NCCL_SOCKET.value)
-    made = probe_processes(plan, ["b", "a"], "10.0.0.9", 4000)
+    made = probe_processes("all", plan, ["b", "a"], "10.0.0.9", 4000)
     assert tried_ranks(share) == (4, 5), "NCCL refuses two ranks on one GPU"
     env = {p.label: {v.name: v.value for v in p.env} for parts in made.values() for p in parts}
     assert [(label, e["RANK"], e["LOCAL_RANK"], e["WORLD_SIZE"]) for label, e in env.items()] == [

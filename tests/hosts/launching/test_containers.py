@@ -216,6 +216,25 @@ def test_a_lost_node(desk: Desk, cluster: VirtualHosts) -> None:
     assert_nothing_left(cluster, job.run)
 
 
+def test_the_fabric_is_tried_in_containers(desk: Desk, cluster: VirtualHosts) -> None:
+    """By the torch that ranks will have. A link that is cut is named while containers try to meet,
+    and they are gone before the run is over.
+    """
+    job, ending = desk.run("rank.py", "count", "1", probe=True)
+    assert (ending.code, ending.result["status"]) == (0, "succeeded"), ending.err
+    (proven,) = job.events("FabricProbed")
+    assert (proven["ok"], proven["cached"]) == (True, False), proven
+    assert proven["busbw_gbps"] > 0
+    assert_nothing_left(cluster, job.run)
+
+    cluster.cut_data("vh2", "vh3")
+    job, ending = desk.run("rank.py", "count", "1", options=["--no-cache"], probe=True)
+    assert (ending.code, ending.result["failure"]["id"]) == (4, "OR-FABRIC-001"), ending.err
+    assert "vh2 and vh3" in ending.result["failure"]["cause"]
+    assert not job.events("Launched")
+    assert_nothing_left(cluster, job.run)
+
+
 def test_images_that_differ_are_refused(desk: Desk, cluster: VirtualHosts, images: Images) -> None:
     """Before a rank starts, with nodes and digests. What is there is not pulled."""
     for name, archive in {"vh1": "image.tar", "vh2": "other.tar"}.items():

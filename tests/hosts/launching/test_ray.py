@@ -125,6 +125,11 @@ def test_a_cluster_is_joined_and_left_as_it_was(
     prefix = partial(hosts.exec_argv, PAIR[0])
     before = look_at_ray(prefix, foreign), _of_ray(hosts)
     desk.script("reduce.py", REDUCE)
+    nowhere = foreign.rpartition(":")[0] + ":9"
+    _, ending = desk.run("reduce.py", launcher="auto", options=("--ray-address", nowhere, *ON_PAIR))
+    assert ending.code == 1, ending.err
+    assert f"no Ray cluster answers at {nowhere}" in str(ending.result["failure"]["last_line"])
+
     job = desk.start("reduce.py", launcher="auto", options=("--ray-address", foreign, *ON_PAIR))
     for node in PAIR:
         job.wait_for_line(f"sum 3.0 {node}", 1, within_s=90)

@@ -1,9 +1,15 @@
-"""Joined matrices whose frozen part is multiplied in 8-bit floating point.
+"""Joined matrices whose products are made in 8-bit floating point.
 
 Weights are rounded once, for each output channel with a scale of its own, and once more the other
 way round for the backward pass, since the multiplier wants both operands contiguous along the
-dimension that is summed over. Activations and gradients are rounded row by row as they come. The
-adapter stays in the model's own type: it is what is trained, and thin.
+dimension that is summed over. Activations and gradients are rounded row by row as they come.
+
+The adapter is trained in fp32; its thin products and its gradients are of the model's own type.
+What it adds to y = [h | x] [s B | W]ᵀ, and to the gradient of x, is part of the one product in 8
+bits: a row's scale serves h and x alike, so that h is rounded no more coarsely than x is. `SHARE`
+of h goes before x, and s B / `SHARE` before W, for h is rarely much smaller than x, and s B mostly
+than W. It goes before, not behind, because the multiplier adds to its sums with few bits: to those
+of x, the products of a young adapter would be cut off one by one.
 
 Formats and scales by row and column as in FP8 Formats for Deep Learning (arXiv 2209.05433) and
 torch._scaled_mm. e4m3 serves gradients, too: a scale for each row leaves its three bits of mantissa
@@ -20,31 +26,47 @@ from torch import Tensor
 
 from .fused_projection import FusedProjection, Part
 from .head import Head
-from .reference import LowRank, Rows8
+from .reference import Rows8
 
 STEP = 16  # inner and outer dimensions must be multiples of it
-LARGEST_LATE = 128  # rank of an adapter whose share can be added in a pass that follows
+SPARE_STEP = 64  # rows begin where they can be fetched at once, however few columns an adapter has
+SHARE = 0.25  # a power of two, so that it rounds nothing itself
 
 
 class Rounded:
-    """A frozen matrix [o, d] in 8 bits, laid out both ways."""
+    """A frozen matrix [o, d] in 8 bits, laid out both ways, each with `spare` columns."""
 
-    def __init__(self, ops: ModuleType, weight: Tensor) -> None:
+    def __init__(self, ops: ModuleType, weight: Tensor, spare: int = 0) -> None:
         self._ops = ops
-        self._rows: Rows8 = ops.quantise_rows(weight)
-        self._columns: Rows8 = ops.quantise_rows(weight.t().contiguous())
+        self.spare = spare
+        self._rows: Rows8 = ops.quantise_rows(weight, spare=spare)
+        self._columns: Rows8 = ops.quantise_rows(weight.t().contiguous(), spare=spare)
+        # The scales of the matrix alone.
+        self._of_rows, self._of_columns = self._rows.scales.clone(), self._columns.scales.clone()
+
+    def extend(self, weight: Tensor, up: Tensor, down: Tensor) -> None:
+        """Put the adapter's `up` [o, r] and `down` [r, d] before `weight`, which is the matrix."""
+        for rows, exact, thin, least in (
+            (self._rows, weight, up, self._of_rows),
+            (self._columns, weight.t(), down.t(), self._of_columns),
+        ):
+            self._ops.extend_rows(rows, exact, thin, 1 / SHARE, least)
 
     def rounded(self, x: Tensor) -> Rows8:
-        """`x` [T, n] in 8 bits."""
-        rows: Rows8 = self._ops.quantise_rows(x)
+        """`x` [T, n] in 8 bits, with the spare columns that a product needs."""
+        rows: Rows8 = self._ops.quantise_rows(x, spare=self.spare)
         return rows
 
+    def put_before(self, rows: Rows8, x: Tensor, thin: Tensor) -> None:
+        """Put `thin` [T, r] before the `rows` of `x`."""
+        self._ops.extend_rows(rows, x, thin, SHARE)
+
     def multiply(self, rows: Rows8, out: Tensor, bias: Tensor | None = None) -> None:
-        """`out` [T, o] = the rounded rows [T, d] times the matrix, plus `bias` [o]."""
+        """`out` [T, o] = the rounded rows [T, spare + d] times the matrix, plus `bias` [o]."""
         _multiply(rows, self._rows, out, bias)
 
     def multiply_back(self, rows: Rows8, out: Tensor) -> None:
-        """`out` [T, d], from the rounded rows [T, o] of a gradient."""
+        """`out` [T, d], from the rounded rows [T, spare + o] of a gradient."""
         _multiply(rows, self._columns, out)
 
     def forward(self, x: Tensor, out: Tensor, bias: Tensor | None = None) -> None:
@@ -57,67 +79,53 @@ class Rounded:
 
 
 class FusedProjectionFp8(FusedProjection):
-    """As its base, but x and y need no room beside them. `rows` that are not given are made."""
+    """As its base, but x and y need no room beside them; their rows in 8 bits do, of `spare8`
+    columns. `rows` that are not given are made.
+    """
 
     rounds = True
 
     def __init__(self, ops: ModuleType, parts: Sequence[Part]) -> None:
+        self._ops = ops
         super().__init__(parts)
-        weight = self.storage[: self.out_width, : self.width]
+        self.spare = 0
+
+    def _take(self, parts: Sequence[Part]) -> None:
+        super()._take(parts)
+        weight = self._frozen
         if not fits(weight):
             raise ValueError(
                 f"a product of {self.width} x {self.out_width}; fp8 takes multiples of {STEP}"
             )
-        self.spare = 0
-        self._rounded = Rounded(ops, weight)
+        self.spare8 = -(-self.thin // SPARE_STEP) * SPARE_STEP
+        self._rounded = Rounded(self._ops, weight, self.spare8)
+
+    @property
+    def _frozen(self) -> Tensor:
+        """All parts' weights, [O, d]."""
+        return self.storage[: self.out_width, : self.width]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        super().refresh()
+        self._rounded.extend(self._frozen, self._up, self._down)
 
     def input_of(self, x: Tensor) -> Tensor:
         return x
 
     def forward(self, x: Tensor, out: Tensor, rows: Rows8 | None = None) -> Tensor:
-        thin = self._forward(x, out, rows)
-        out.addmm_(thin, self._up.t())
-        return thin
-
-    def begin_forward(
-        self, x: Tensor, out: Tensor, rows: Rows8 | None = None
-    ) -> tuple[Tensor, LowRank | None]:
-        if self.rank > LARGEST_LATE:
-            return self.forward(x, out, rows), None
-        thin = self._forward(x, out, rows)
-        return thin, self.missing(thin)
-
-    def missing(self, h: Tensor) -> LowRank | None:
-        if self.rank > LARGEST_LATE:
-            return None
-        return LowRank(h, tuple(self._blocks(self._up)))
-
-    def _forward(self, x: Tensor, out: Tensor, rows: Rows8 | None) -> Tensor:
-        """The adapter's h; its share of `out` is missing."""
         thin = torch.mm(x, self._down.t())
-        self._rounded.multiply(self._rounded.rounded(x) if rows is None else rows, out, self.bias)
+        given = self._rounded.rounded(x) if rows is None else rows
+        self._rounded.put_before(given, x, thin)
+        self._rounded.multiply(given, out, self.bias)
         return thin
 
     def input_gradient(self, grad: Tensor, out: Tensor | None, rows: Rows8 | None = None) -> Tensor:
-        if out is None:
-            return torch.mm(grad, self._up)
-        thin = self._input_gradient(grad, out, rows)
-        out.addmm_(thin, self._down)
-        return thin
-
-    def begin_input_gradient(
-        self, grad: Tensor, out: Tensor, rows: Rows8 | None = None
-    ) -> tuple[Tensor, LowRank | None]:
-        if self.rank > LARGEST_LATE:
-            return self.input_gradient(grad, out, rows), None
-        thin = self._input_gradient(grad, out, rows)
-        return thin, LowRank(thin, (self._down.t(),))
-
-    def _input_gradient(self, grad: Tensor, out: Tensor, rows: Rows8 | None) -> Tensor:
-        """The adapter's g; its share of `out` is missing."""
         thin = torch.mm(grad, self._up)
-        given = self._rounded.rounded(grad) if rows is None else rows
-        self._rounded.multiply_back(given, out)
+        if out is not None:
+            given = self._rounded.rounded(grad) if rows is None else rows
+            self._rounded.put_before(given, grad, thin)
+            self._rounded.multiply_back(given, out)
         return thin
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .reference import LowRank, Normed, Rows8
+from .reference import Normed, Rows8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class FusedProjection:
     """
 
     rounds = False
+    spare8 = 0  # columns beside those rows
 
     def __init__(self, parts: Sequence[Part], storage: Tensor | None = None) -> None:
         first = parts[0].weight
@@ -62,9 +63,13 @@ class FusedProjection:
         self.weights = list(self.storage[: self.out_width, : self.width].split(self.outs))
         self.bias = self._joined_bias(parts)
         if storage is None:
-            for place, part in zip(self.weights, parts, strict=True):
-                place.copy_(part.weight)
+            self._take(parts)
             self.refresh()
+
+    def _take(self, parts: Sequence[Part]) -> None:
+        """The frozen weights, into the storage."""
+        for place, part in zip(self.weights, parts, strict=True):
+            place.copy_(part.weight)
 
     def _joined_bias(self, parts: Sequence[Part]) -> Tensor | None:
         if all(part.bias is None for part in parts):
@@ -127,18 +132,6 @@ class FusedProjection:
             torch.addmm(self.bias, x, weight, out=out)
         return thin.clone()
 
-    def begin_forward(
-        self, x: Tensor, out: Tensor, rows: Rows8 | None = None
-    ) -> tuple[Tensor, LowRank | None]:
-        """As `forward`, for a caller that adds to `out` what is missing from it, if anything: that
-        follows from the first value, too.
-        """
-        return self.forward(x, out, rows), None
-
-    def missing(self, h: Tensor) -> LowRank | None:  # noqa: ARG002 - see fp8
-        """What `begin_forward` leaves out where it returns this `h`."""
-        return None
-
     def input_gradient(self, grad: Tensor, out: Tensor | None, rows: Rows8 | None = None) -> Tensor:  # noqa: ARG002 - see fp8
         """`out` [T, d] = the gradient of x, from `grad` [T, O + R], whose last R columns are
         overwritten with g; returns g. With None for `out`, g alone is made.
@@ -148,12 +141,6 @@ class FusedProjection:
         if out is not None:
             torch.mm(grad, self.storage[:, : self.width], out=out)
         return thin
-
-    def begin_input_gradient(
-        self, grad: Tensor, out: Tensor, rows: Rows8 | None = None
-    ) -> tuple[Tensor, LowRank | None]:
-        """As `input_gradient`, for a caller that adds to `out` what is missing from it."""
-        return self.input_gradient(grad, out, rows), None
 
     def add_adapter_gradients(
         self, grad: Tensor, thin: Tensor, x: Tensor | Normed, h: Tensor

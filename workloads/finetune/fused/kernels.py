@@ -12,12 +12,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .reference import LARGEST_E4M3, SMALLEST_SCALE, Normed, Rows8
-from .rounding_kernels import rms_norm_backward_rounded, rms_norm_rounded
-from .swiglu_kernels import swiglu, swiglu_backward
+from .norm_kernels import (
+    SCALING,
+    rms_norm,
+    rms_norm_backward,
+    rms_norm_backward_rounded,
+    rms_norm_rounded,
+    warps,
+)
+from .reference import LARGEST_E4M3, Rows8
+from .swiglu_kernels import swiglu, swiglu_backward, swiglu_backward_rounded, swiglu_rounded
 
 __all__ = [
     "cross_entropy_",
+    "extend_rows",
     "quantise_rows",
     "rms_norm",
     "rms_norm_backward",
@@ -26,80 +34,15 @@ __all__ = [
     "rotate",
     "swiglu",
     "swiglu_backward",
+    "swiglu_backward_rounded",
+    "swiglu_rounded",
 ]
 
 COLUMNS = 2048  # of heads in one program
 AT_A_TIME = 8192  # of a row that is passed over twice
 WHOLE = 65_536  # as many of a row as 512 threads can hold in 16 bits
-
-
-def _warps(columns: int) -> int:
-    """Enough threads for eight values each, within what a program may have."""
-    warps: int = min(max(triton.next_power_of_2(columns) // 256, 1), 16)
-    return warps
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm(
-    x: tl.tensor,
-    added: tl.tensor,
-    weight: tl.tensor,
-    out: tl.tensor,
-    rstd: tl.tensor,
-    x_row: tl.tensor,
-    added_row: tl.tensor,
-    out_row: tl.tensor,
-    width: tl.tensor,
-    eps: tl.tensor,
-    past: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
-    if past:
-        beside = tl.load(added + row * added_row + at, mask=inside, other=0.0)
-        values = (values.to(tl.float32) + beside.to(tl.float32)).to(beside.dtype)
-        tl.store(x + row * x_row + at, values, mask=inside)
-    wide = values.to(tl.float32)
-    inverse = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
-    tl.store(rstd + row, inverse)
-    normed = (wide * inverse).to(values.dtype)
-    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    product = (normed.to(tl.float32) * scale).to(values.dtype)
-    tl.store(out + row * out_row + at, product, mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _rms_norm_backward(
-    grad: tl.tensor,
-    x: tl.tensor,
-    weight: tl.tensor,
-    rstd: tl.tensor,
-    residual: tl.tensor,
-    out: tl.tensor,
-    grad_row: tl.tensor,
-    x_row: tl.tensor,
-    residual_row: tl.tensor,
-    out_row: tl.tensor,
-    width: tl.tensor,
-    past: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    inverse = tl.load(rstd + row)
-    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    scaled = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32) * scale
-    normed = tl.load(x + row * x_row + at, mask=inside, other=0.0).to(tl.float32) * inverse
-    inner = tl.sum(scaled * normed, axis=0) / width
-    result = (scaled - normed * inner) * inverse
-    if past:
-        beside = tl.load(residual + row * residual_row + at, mask=inside, other=0.0)
-        result += beside.to(tl.float32)
-    tl.store(out + row * out_row + at, result.to(out.dtype.element_ty), mask=inside)
+TALL = 16  # rows of one program that have an adapter's columns put before them
+PIECE = 256  # columns of a row that is rounded again
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -139,6 +82,7 @@ def _quantise_rows(
     out: tl.tensor,
     scales: tl.tensor,
     x_row: tl.tensor,
+    out_row: tl.tensor,
     width: tl.constexpr,
     largest: tl.constexpr,
     smallest: tl.constexpr,
@@ -154,11 +98,64 @@ def _quantise_rows(
     scale = tl.maximum(highest / largest, smallest)
     tl.store(scales + row, scale)
     kind = out.dtype.element_ty
-    line = out + row * width + at
+    line = out + row * out_row + at
     tl.store(line, (values.to(tl.float32) / scale).to(kind), mask=at < width)
     for start in range(block, width, block):
         more = tl.load(x + row * x_row + start + at, mask=start + at < width, other=0.0)
         tl.store(line + start, (more.to(tl.float32) / scale).to(kind), mask=start + at < width)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _extend_rows(
+    values: tl.tensor,
+    scales: tl.tensor,
+    least: tl.tensor,
+    x: tl.tensor,
+    thin: tl.tensor,
+    rows: tl.tensor,
+    values_row: tl.tensor,
+    x_row: tl.tensor,
+    x_column: tl.tensor,
+    thin_row: tl.tensor,
+    thin_column: tl.tensor,
+    factor: tl.tensor,
+    width: tl.constexpr,
+    rank: tl.constexpr,
+    spare: tl.constexpr,
+    inner: tl.constexpr,
+    largest: tl.constexpr,
+    tall: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
+    row = (tl.program_id(0) * tall + tl.arange(0, tall)).to(tl.int64)
+    k = tl.arange(0, inner)
+    there = row < rows
+    own = tl.load(
+        thin + row[:, None] * thin_row + k[None, :] * thin_column,
+        mask=there[:, None] & (k < rank)[None, :],
+        other=0.0,
+    )
+    own = own.to(tl.float32) * factor
+    before = tl.load(scales + row, mask=there, other=1.0)
+    scale = tl.load(least + row, mask=there, other=1.0)
+    scale = tl.maximum(scale, tl.max(tl.abs(own), axis=1) / largest)
+    kind = values.dtype.element_ty
+    line = values + row[:, None] * values_row
+    before_x = there[:, None] & (k < spare)[None, :]
+    tl.store(line + k[None, :], (own / scale[:, None]).to(kind), mask=before_x)
+    other = there & (scale != before)
+    if tl.max(other.to(tl.int32), axis=0) > 0:
+        tl.store(scales + row, scale, mask=other)
+        for start in range(0, width, block):
+            at = start + tl.arange(0, block)
+            again = other[:, None] & (at < width)[None, :]
+            exact = tl.load(
+                x + row[:, None] * x_row + at.to(tl.int64)[None, :] * x_column,
+                mask=again,
+                other=0.0,
+            )
+            rounded = (exact.to(tl.float32) / scale[:, None]).to(kind)
+            tl.store(line + spare + at[None, :], rounded, mask=again)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -196,31 +193,6 @@ def _cross_entropy(
         tl.store(line + at, (share * scale).to(logits.dtype.element_ty), mask=inside)
 
 
-def rms_norm(
-    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
-) -> Normed:
-    rows, width = total.shape
-    rstd = torch.empty(rows, dtype=torch.float32, device=total.device)
-    beside = total if added is None else added
-    _rms_norm[(rows,)](
-        total, beside, weight, out, rstd,
-        total.stride(0), beside.stride(0), out.stride(0), width, eps,
-        past=added is not None, block=triton.next_power_of_2(width), num_warps=_warps(width),
-    )  # fmt: skip
-    return Normed(total, weight, rstd)
-
-
-def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out: Tensor) -> None:
-    total = normed.total
-    rows, width = total.shape
-    beside = grad if residual is None else residual
-    _rms_norm_backward[(rows,)](
-        grad, total, normed.weight, normed.rstd, beside, out,
-        grad.stride(0), total.stride(0), beside.stride(0), out.stride(0), width,
-        past=residual is not None, block=triton.next_power_of_2(width), num_warps=_warps(width),
-    )  # fmt: skip
-
-
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
     tokens, depth = cos.shape
     half, heads = depth // 2, x.shape[1] // depth
@@ -232,16 +204,28 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -
     )  # fmt: skip
 
 
-def quantise_rows(x: Tensor) -> Rows8:
+def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
     rows, width = x.shape
-    out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
-    scales = torch.empty(rows, dtype=torch.float32, device=x.device)
+    out = Rows8.empty(rows, width, spare, x.device)
     block = min(triton.next_power_of_2(width), WHOLE)
     _quantise_rows[(rows,)](
-        x, out, scales, x.stride(0), width=width, largest=LARGEST_E4M3, smallest=SMALLEST_SCALE,
-        block=block, num_warps=_warps(block),
+        x, *out.behind(spare), x.stride(0), width + spare, width=width, **SCALING,
+        block=block, num_warps=warps(block),
     )  # fmt: skip
-    return Rows8(out, scales)
+    return out
+
+
+def extend_rows(
+    rows: Rows8, x: Tensor, thin: Tensor, factor: float, least: Tensor | None = None
+) -> None:
+    count, width = x.shape
+    total, rank = rows.values.shape[1], thin.shape[1]
+    _extend_rows[(triton.cdiv(count, TALL),)](
+        *rows, rows.scales if least is None else least, x, thin, count, total,
+        *x.stride(), *thin.stride(), factor,
+        width=width, rank=rank, spare=total - width, inner=triton.next_power_of_2(total - width),
+        largest=LARGEST_E4M3, tall=TALL, block=PIECE, num_warps=4,
+    )  # fmt: skip
 
 
 def cross_entropy_(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .attention import Attended, Documents, Heads, attend
 from .fused_projection import FusedProjection
-from .reference import LowRank, Normed, Rows8
+from .reference import Normed, Rows8
 
 T = TypeVar("T")
 
@@ -108,12 +108,11 @@ class Layer:
         self, x: Tensor, tokens: Tokens, keep: Recompute | None, added: Tensor | None
     ) -> tuple[Tensor, Tensor, Kept]:
         kept, middle = self._attention(x, tokens, added, keep=keep is not None)
-        gate_up, missing = self._gate_up(kept, middle, x)
+        gate_up = self._gate_up(kept, middle, x)
         product = self.down.room_for_input(x.shape[0])
-        width = self.form.ffn
-        self.ops.swiglu(gate_up[:, : 2 * width], product[:, :width], missing)
+        rows = self._gated(gate_up, product[:, : self.form.ffn])
         out = torch.empty_like(x)
-        kept.h_down = self.down.forward(product, out)
+        kept.h_down = self.down.forward(product, out, rows)
         if keep is Recompute.NONE:
             kept.gate_up = gate_up
         return out, middle, kept
@@ -124,7 +123,7 @@ class Layer:
         """What is kept up to the middle, and the middle [T, d] but for x."""
         form, count = self.form, x.shape[0]
         normed = self.qkv.room_for_input(count)
-        first, rows = self._normed(x, self.norm, normed[:, : x.shape[1]], added)
+        first, rows = self._normed(x, self.norm, normed[:, : x.shape[1]], added, self.qkv)
         kept = Kept(first)
         qkv = x.new_empty(count, self.qkv.out_width)
         kept.h_qkv = self.qkv.forward(normed, qkv, rows)
@@ -137,38 +136,57 @@ class Layer:
         kept.h_o = self.o.forward(self.o.input_of(kept.attended.out), middle)
         return kept, middle
 
-    def _gate_up(
-        self, kept: Kept, middle: Tensor, added: Tensor | None
-    ) -> tuple[Tensor, LowRank | None]:
-        """Gate and up with room beside them, [T, 2 f + R], and what is still to be added to them.
-        What is `added` to the middle is so in place.
+    def _gate_up(self, kept: Kept, middle: Tensor, added: Tensor | None) -> Tensor:
+        """Gate and up with room beside them, [T, 2 f + R]. What is `added` to the middle is so in
+        place.
         """
         normed = self.gate_up.room_for_input(middle.shape[0])
         inner = normed[:, : middle.shape[1]]
-        kept.second, rows = self._normed(middle, self.middle_norm, inner, added)
+        kept.second, rows = self._normed(middle, self.middle_norm, inner, added, self.gate_up)
         out = self.gate_up.room_for_output(middle.shape[0])
-        inner = out[:, : self.gate_up.out_width]
-        kept.h_gate_up, missing = self.gate_up.begin_forward(normed, inner, rows)
-        return out, missing
+        kept.h_gate_up = self.gate_up.forward(normed, out[:, : self.gate_up.out_width], rows)
+        return out
+
+    # What is made for a product `by` a projection comes in 8 bits, too, if that multiplies these.
 
     def _normed(
-        self, total: Tensor, weight: Tensor, out: Tensor, added: Tensor | None
+        self, total: Tensor, weight: Tensor, out: Tensor, added: Tensor | None, by: FusedProjection
     ) -> tuple[Normed, Rows8 | None]:
-        """The norm of `total`, to which something may be `added`; and `out` in 8 bits if products
-        are made of these.
-        """
+        """`out` becomes the norm of `total`, to which something may be `added`."""
         eps = self.form.eps
         if self._rounds:
-            both: tuple[Normed, Rows8] = self.ops.rms_norm_rounded(total, weight, eps, out, added)
+            both: tuple[Normed, Rows8] = self.ops.rms_norm_rounded(
+                total, weight, eps, out, added, spare=by.spare8
+            )
             return both
         return self.ops.rms_norm(total, weight, eps, out, added), None
 
-    def _norm_gradient(
-        self, grad: Tensor, normed: Normed, residual: Tensor, out: Tensor
-    ) -> Rows8 | None:
-        """`out` becomes the gradient of the norm's input; the same in 8 bits, as above."""
+    def _gated(self, gate_up: Tensor, out: Tensor) -> Rows8 | None:
+        """`out` [T, f] becomes the product of gate and up, [T, 2 f + R]."""
+        both = gate_up[:, : 2 * self.form.ffn]
         if self._rounds:
-            rows: Rows8 = self.ops.rms_norm_backward_rounded(grad, normed, residual, out)
+            rows: Rows8 = self.ops.swiglu_rounded(both, out, spare=self.down.spare8)
+            return rows
+        self.ops.swiglu(both, out)
+        return None
+
+    def _gated_gradient(self, grad: Tensor, gate_up: Tensor) -> Rows8 | None:
+        """Gate and up become their gradient, `grad` [T, f] their product again."""
+        both = gate_up[:, : 2 * self.form.ffn]
+        if self._rounds:
+            rows: Rows8 = self.ops.swiglu_backward_rounded(grad, both, spare=self.gate_up.spare8)
+            return rows
+        self.ops.swiglu_backward(grad, both)
+        return None
+
+    def _norm_gradient(
+        self, grad: Tensor, normed: Normed, residual: Tensor, out: Tensor, by: FusedProjection
+    ) -> Rows8 | None:
+        """`out` becomes the gradient of the norm's input."""
+        if self._rounds:
+            rows: Rows8 = self.ops.rms_norm_backward_rounded(
+                grad, normed, residual, out, spare=by.spare8
+            )
             return rows
         self.ops.rms_norm_backward(grad, normed, residual, out)
         return None
@@ -208,20 +226,19 @@ class Layer:
         """The gradient of the middle, [T, d + R], and its rows in 8 bits."""
         second, width = _had(kept.second), self.down.out_width
         if kept.gate_up is None:
-            kept.gate_up, _ = self._gate_up(kept, second.total, None)
+            kept.gate_up = self._gate_up(kept, second.total, None)
         gate_up, kept.gate_up = kept.gate_up, None
-        missing = self.gate_up.missing(_had(kept.h_gate_up))
         product = grad.new_empty(grad.shape[0], self.form.ffn)
-        thin, past = self.down.begin_input_gradient(grad, product, rows)
-        inner = gate_up[:, : 2 * self.form.ffn]
-        self.ops.swiglu_backward(product, inner, past, missing)
+        thin = self.down.input_gradient(grad, product, rows)
+        rows = self._gated_gradient(product, gate_up)
         self.down.add_adapter_gradients(grad, thin, product, _had(kept.h_down))
         del product
         normed_grad = torch.empty_like(second.total)
-        thin = self.gate_up.input_gradient(gate_up, normed_grad)
+        thin = self.gate_up.input_gradient(gate_up, normed_grad, rows)
         self.gate_up.add_adapter_gradients(gate_up, thin, second, _had(kept.h_gate_up))
         out = self.o.room_for_output(grad.shape[0])
-        rows = self._norm_gradient(normed_grad, second, grad[:, :width], out[:, :width])
+        inner = out[:, :width]
+        rows = self._norm_gradient(normed_grad, second, grad[:, :width], inner, self.o)
         return out, rows
 
     def _backward_attention(
@@ -238,7 +255,8 @@ class Layer:
         self.qkv.add_adapter_gradients(qkv_grad, thin, first, _had(kept.h_qkv))
         if out is None or normed_grad is None:
             return None
-        return self._norm_gradient(normed_grad, first, grad[:, : out.shape[1]], out)
+        residual = grad[:, : out.shape[1]]  # the layer below is of the same widths
+        return self._norm_gradient(normed_grad, first, residual, out, self.down)
 
     def _backward_heads(self, grad: Tensor, attended: Attended, tokens: Tokens) -> Tensor:
         """The gradient of q, k and v before they were rotated, [T, O + R]."""

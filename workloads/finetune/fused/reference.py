@@ -26,28 +26,23 @@ class Normed:
 
 class Rows8(NamedTuple):
     """A matrix in 8 bits: `values` [T, n] as float8_e4m3fn, and the `scales` [T] of its rows in
-    fp32, by which they are to be multiplied.
+    fp32, by which they are to be multiplied. There may be spare columns before the n, which nobody
+    has written until `extend_rows` does.
     """
 
     values: Tensor
     scales: Tensor
 
+    @classmethod
+    def empty(cls, rows: int, width: int, spare: int, device: torch.device) -> Rows8:
+        """Nothing is written yet."""
+        kind = torch.float8_e4m3fn
+        values = torch.empty(rows, spare + width, dtype=kind, device=device)
+        return cls(values, torch.empty(rows, dtype=torch.float32, device=device))
 
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """What is still to be added to a tensor [T, n f]: `thin` [T, n r], part by part times the
-    `factors`, n of them, each [f, r] in any order of its values.
-    """
-
-    thin: Tensor
-    factors: tuple[Tensor, ...]
-
-    def product(self) -> Tensor:
-        """[T, n f] in fp32."""
-        parts = self.thin.float().chunk(len(self.factors), dim=1)
-        return torch.cat(
-            [part @ f.float().t() for part, f in zip(parts, self.factors, strict=True)], dim=1
-        )
+    def behind(self, spare: int) -> Rows8:
+        """A view of what comes after the `spare` columns."""
+        return Rows8(self.values[:, spare:], self.scales)
 
 
 def rms_norm(
@@ -77,37 +72,22 @@ def rms_norm_backward(grad: Tensor, normed: Normed, residual: Tensor | None, out
     out.copy_(own if residual is None else residual.float() + own)
 
 
-def swiglu(gate_up: Tensor, out: Tensor, missing: LowRank | None = None) -> None:
-    """`out` [T, f] = silu(gate) * up, where `gate_up` [T, 2 f] and what is `missing` from it hold
-    the two side by side.
-    """
-    gate, up = _completed(gate_up, missing).chunk(2, dim=-1)
-    out.copy_(functional.silu(gate).to(out.dtype) * up.to(out.dtype))
+def swiglu(gate_up: Tensor, out: Tensor) -> None:
+    """`out` [T, f] = silu(gate) * up, where `gate_up` [T, 2 f] holds the two side by side."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    out.copy_(functional.silu(gate.float()).to(out.dtype) * up)
 
 
-def swiglu_backward(
-    grad: Tensor,
-    gate_up: Tensor,
-    missing: LowRank | None = None,
-    of_gate_up: LowRank | None = None,
-) -> None:
-    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again; what
-    is `missing` from the gradient, and what `of_gate_up` is, are to be added first. There is none
-    of them, or there are both.
-    """
-    gate, up = _completed(gate_up, of_gate_up).chunk(2, dim=-1)
-    wide = _completed(grad, missing)
+def swiglu_backward(grad: Tensor, gate_up: Tensor) -> None:
+    """Both in place: `gate_up` [T, 2 f] becomes its gradient, `grad` [T, f] the product again."""
+    gate, up = gate_up.float().chunk(2, dim=-1)
+    wide = grad.float()
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
     product, of_up = silu * up, wide * silu
     of_gate = wide * up * sigmoid * (1 + gate * (1 - sigmoid))
     grad.copy_(product)
     gate_up.copy_(torch.cat([of_gate, of_up], dim=-1))
-
-
-def _completed(tensor: Tensor, missing: LowRank | None) -> Tensor:
-    """In fp32."""
-    return tensor.float() if missing is None else tensor.float() + missing.product()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, inverse: bool, out: Tensor) -> None:
@@ -126,25 +106,65 @@ LARGEST_E4M3 = 448.0  # of torch.float8_e4m3fn
 SMALLEST_SCALE = 1e-12  # a row of zeros stays one
 
 
-def quantise_rows(x: Tensor) -> Rows8:
-    """`x` [T, d] in 8 bits: each row uses the whole range."""
+def quantise_rows(x: Tensor, *, spare: int = 0) -> Rows8:
+    """`x` [T, d] in 8 bits, with `spare` columns: each row uses the whole range."""
+    count, width = x.shape
+    rows = Rows8.empty(count, width, spare, x.device)
     wide = x.float()
-    scales = (wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE)
-    return Rows8((wide / scales[:, None]).to(torch.float8_e4m3fn), scales)
+    rows.scales.copy_((wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE))
+    rows.values[:, spare:] = (wide / rows.scales[:, None]).to(torch.float8_e4m3fn)
+    return rows
+
+
+def extend_rows(
+    rows: Rows8, x: Tensor, thin: Tensor, factor: float, least: Tensor | None = None
+) -> None:
+    """`rows` [T, s + d], which are those of `x` [T, d], become those of [factor thin | 0 | x], with
+    `thin` [T, r]. A row in which x has not the largest value is rounded once more, as a whole.
+
+    With `least` [T], the scales of x alone, `rows` may have been extended before.
+    """
+    added = thin.float() * factor
+    of_x = rows.scales if least is None else least
+    scales = torch.maximum(of_x, added.abs().amax(-1) / LARGEST_E4M3)
+    whole = functional.pad(added, (0, rows.values.shape[1] - x.shape[1] - thin.shape[1]))
+    whole = torch.cat([whole, x.float()], dim=-1)
+    rows.values.copy_((whole / scales[:, None]).to(torch.float8_e4m3fn))
+    rows.scales.copy_(scales)
 
 
 def rms_norm_rounded(
-    total: Tensor, weight: Tensor, eps: float, out: Tensor, added: Tensor | None = None
+    total: Tensor,
+    weight: Tensor,
+    eps: float,
+    out: Tensor,
+    added: Tensor | None = None,
+    *,
+    spare: int = 0,
 ) -> tuple[Normed, Rows8]:
     """`rms_norm`, and `out` in 8 bits."""
     normed = rms_norm(total, weight, eps, out, added)
-    return normed, quantise_rows(out)
+    return normed, quantise_rows(out, spare=spare)
 
 
-def rms_norm_backward_rounded(grad: Tensor, normed: Normed, residual: Tensor, out: Tensor) -> Rows8:
+def rms_norm_backward_rounded(
+    grad: Tensor, normed: Normed, residual: Tensor, out: Tensor, *, spare: int = 0
+) -> Rows8:
     """`rms_norm_backward`, and `out` in 8 bits."""
     rms_norm_backward(grad, normed, residual, out)
-    return quantise_rows(out)
+    return quantise_rows(out, spare=spare)
+
+
+def swiglu_rounded(gate_up: Tensor, out: Tensor, *, spare: int = 0) -> Rows8:
+    """`swiglu`, and `out` in 8 bits."""
+    swiglu(gate_up, out)
+    return quantise_rows(out, spare=spare)
+
+
+def swiglu_backward_rounded(grad: Tensor, gate_up: Tensor, *, spare: int = 0) -> Rows8:
+    """`swiglu_backward`, and the gradient of gate and up in 8 bits."""
+    swiglu_backward(grad, gate_up)
+    return quantise_rows(gate_up, spare=spare)
 
 
 def cross_entropy_(

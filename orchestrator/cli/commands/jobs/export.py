@@ -55,6 +55,16 @@ def export() -> None:
     help="A label that machines must have. Repeatable.",
 )
 @click.option(
+    "--toleration",
+    "tolerations",
+    multiple=True,
+    metavar="KEY[=VALUE][:EFFECT]",
+    help="A taint of machines that pods put up with. Repeatable.",
+)
+@click.option(
+    "--pull-secret", default="", metavar="NAME", help="Secret with which the image is pulled."
+)
+@click.option(
     "--code",
     default="configmap",
     show_default=True,
@@ -140,6 +150,8 @@ def _parse_settings(workload: str, given: Mapping[str, Any]) -> PodSettings:
         namespace=pod_options.parse_object_name("--namespace", given["namespace"]),
         resources=pod_options.parse_resources(given["resources"]),
         node_selector=pod_options.parse_labels("--node-selector", given["node_selector"]),
+        tolerations=pod_options.parse_tolerations("--toleration", given["tolerations"]),
+        pull_secret=pod_options.parse_object_name("--pull-secret", given["pull_secret"]),
         code=code,
         claim=claim,
         results=pod_options.parse_object_name("--results", given["results"]),

@@ -36,7 +36,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     from dataclasses import replace
 
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.cli.load_request import load_request, take_code
+    from orchestrator.cli.load_request import load_request, pods_planned, take_code
     from orchestrator.cli.output import print_json
     from orchestrator.core.base.codec import to_json
     from orchestrator.view.tables.plan_text import Travel, plan_lines, unattended_text
@@ -52,6 +52,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
         warnings=snapshot.warnings,
     )
     load_test = _load_test(request)
+    pods = pods_planned(request)
     if as_json:
         promise = unattended_text(made.budgets)
         record = {
@@ -60,10 +61,11 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
             "unattended": promise,
             "load_test": list(load_test),
             "prediction": to_json(prediction),
+            "pods": pods,
         }
         print_json("plan", record)
     else:
-        click.echo("\n".join(plan_lines(made, travel, load_test, prediction)))
+        click.echo("\n".join(plan_lines(made, travel, load_test, prediction, pods)))
     return 0
 
 
@@ -94,9 +96,9 @@ def _make_plan(request: RunRequest, *, offline: bool) -> tuple[Plan, Mapping[str
     """The plan, and what the nodes were found to have."""
     import asyncio
 
-    from orchestrator.cli.load_request import assume_plan
+    from orchestrator.cli.load_request import assume_plan, makes_nodes
 
-    if offline:
+    if offline or makes_nodes(request):
         return assume_plan(request), {}
     return asyncio.run(_preview(request))
 

@@ -35,7 +35,12 @@ def explain(
     """
     import asyncio
 
-    from orchestrator.cli.load_request import assume_plan, load_request, request_for_any_script
+    from orchestrator.cli.load_request import (
+        assume_plan,
+        load_request,
+        makes_nodes,
+        request_for_any_script,
+    )
     from orchestrator.cli.output import print_json
     from orchestrator.engine.oneshot.plan_only import preview
     from orchestrator.view.tables.explain_text import explain_lines
@@ -45,7 +50,8 @@ def explain(
         request = load_request(options, words, run_id="explained")
     else:
         request = request_for_any_script(options, run_id="explained")
-    made = assume_plan(request) if offline else asyncio.run(preview(request))[0]
+    assumed = offline or makes_nodes(request)
+    made = assume_plan(request) if assumed else asyncio.run(preview(request))[0]
     nodes = _chosen_nodes(made, node)
     if not as_json:
         click.echo("\n".join(explain_lines(made, nodes, name)))

@@ -50,6 +50,10 @@ def read_pods(options: Sequence[str], run_id: str) -> RunPods:
         namespace=pod_options.parse_object_name("--pod-namespace", given("namespace")),
         resources=pod_options.parse_resources(pod_words(options, "resource"), "--pod-resource"),
         node_selector=pod_options.parse_labels("--pod-selector", pod_words(options, "selector")),
+        tolerations=pod_options.parse_tolerations(
+            "--pod-toleration", pod_words(options, "toleration")
+        ),
+        pull_secret=pod_options.parse_object_name("--pod-pull-secret", given("pull-secret")),
         results=pod_options.parse_object_name("--pod-claim", given("claim")),
         queue=pod_options.parse_object_name("--pod-queue", given("queue")),
         host_network=_choose_network(given("network", NETWORKS[0])) == "host",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.kubernetes.pod_template import GPU_RESOURCE
-from orchestrator.core.kubernetes.settings import MAX_HOST_CHARACTERS, CodePlace
+from orchestrator.core.kubernetes.settings import MAX_HOST_CHARACTERS, CodePlace, Toleration
 
 # RFC 1035 and 1123, as Kubernetes has them for services, other objects, and labels.
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -24,6 +24,7 @@ CPU = re.compile(r"\d{1,6}(\.\d{1,3})?|\d{1,9}m")
 WHOLE = re.compile(r"\d{1,9}")
 # What a pod can ask for without a device plugin.
 PLAIN_RESOURCES = ("cpu", "memory", "ephemeral-storage", "hugepages-2Mi", "hugepages-1Gi")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 PLACES = (CodePlace.CONFIGMAP.value, CodePlace.IMAGE.value, f"{CodePlace.CLAIM}:NAME")
 
 
@@ -83,6 +84,23 @@ def _parse_label(option: str, text: str) -> tuple[str, str]:
         remedy = "KEY=VALUE, such as nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3"
         raise _refusal(option, f"no label: {text[:80]!r}", remedy)
     return key, value
+
+
+def parse_tolerations(option: str, given: Sequence[str]) -> tuple[Toleration, ...]:
+    """``KEY[=VALUE][:EFFECT]`` each, as kubectl writes taints. Raises :class:`UsageError`."""
+    return tuple(_parse_toleration(option, text) for text in given)
+
+
+def _parse_toleration(option: str, text: str) -> Toleration:
+    taint, colon, effect = text.partition(":")
+    key, equals, value = taint.partition("=")
+    if not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
+        remedy = "KEY[=VALUE][:EFFECT], such as nvidia.com/gpu:NoSchedule"
+        raise _refusal(option, f"no taint: {text[:80]!r}", remedy)
+    if colon and effect not in EFFECTS:
+        remedy = did_you_mean(effect, EFFECTS)
+        raise _refusal(option, f"{key}: no effect of a taint: {effect[:80]!r}", remedy)
+    return Toleration(key=key, value=value if equals else None, effect=effect)
 
 
 def _distinct(option: str, pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
