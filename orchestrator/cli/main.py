@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     assert isinstance(cli, LazyGroup)
-    verb = next(iter(cli.with_verb(words)), "")
+
     as_json = "--json" in words[: words.index("--") if "--" in words else None]
     try:
         code = cli.main(args=words, prog_name="orchestrate", standalone_mode=False)
@@ -199,20 +199,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown = with_near_name(error)
         if as_json:
             usage = UsageError(shown.format_message(), id="usage.command-line")
-            return report_error(usage, verb=verb, as_json=True)
+            return report_error(usage, as_json=True)
         return report_click(shown)
     except OrchestrateError as error:
-        return report_error(error, verb=verb, as_json=as_json)
+        return report_error(error, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         stopped = Interrupted("interrupted", id="interrupted")
-        return report_error(stopped, verb=verb, as_json=as_json)
+        return report_error(stopped, as_json=as_json)
     except (BrokenPipeError, ReaderGone):
         return broken_pipe()
     except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
         failure = unusable_path(error, words) or unusable_home(error, os.environ)
         if failure is not None:
-            return report_error(failure, verb=verb, as_json=as_json)
-        return report_internal(error, os.environ, verb=verb, as_json=as_json)
+            return report_error(failure, as_json=as_json)
+        return report_internal(error, os.environ, as_json=as_json)
 
 
 def _open_closed_streams() -> None:

@@ -33,25 +33,23 @@ def take_survey(
     selected: Cluster, *, connect_timeout: float, fanout: int, always_python: bool
 ) -> list[Surveyed]:
     """One answer for each node that may run ranks."""
-    import asyncio
-
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.engine.oneshot.probe_nodes import SurveyLimits, survey
 
     limits = SurveyLimits(connect_s=connect_timeout, width=fanout)
-    return asyncio.run(survey(selected.workers, limits, always_python=always_python))
+    return run_interruptibly(survey(selected.workers, limits, always_python=always_python))
 
 
 def look_at_links(
     selected: Cluster, answers: Sequence[Surveyed], *, connect_timeout: float, fanout: int
 ) -> Mesh | None:
     """Which of the nodes that answered cannot reach each other; None for a single machine."""
-    import asyncio
-
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.engine.oneshot.link_probe import survey_links
     from orchestrator.engine.oneshot.probe_nodes import SurveyLimits
 
     limits = SurveyLimits(connect_s=connect_timeout, width=fanout)
-    return asyncio.run(survey_links(selected.workers, answers, limits))
+    return run_interruptibly(survey_links(selected.workers, answers, limits))
 
 
 def print_tables(tables: Sequence[Table]) -> None:

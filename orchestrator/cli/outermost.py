@@ -35,20 +35,17 @@ _UNUSABLE_PATH = frozenset(
 _UNUSABLE_FOLDER = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
-# Verbs that promise exactly one last line of type `result`, also on failure.
-_RESULT_VERBS = frozenset(
-    {"run", "resume", "attach", "drill", "probe", "doctor", "explain", "suite", "migrate"}
-)
 
 
-def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
-    """Print ``error`` for people or machines; returns its exit code."""
+def report_error(error: OrchestrateError, *, as_json: bool) -> int:
+    """Print ``error`` for people, and for machines as the one last line of type `result` that
+    every verb promises; returns its exit code.
+    """
     sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
         import json  # here, as below: commands that end well begin sooner
 
-        record = _failed_result(error) if verb in _RESULT_VERBS else _error_record(error)
-        sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
+        sys.stdout.write(json.dumps(_failed_result(error), ensure_ascii=True) + "\n")
         sys.stdout.flush()
     return int(error.exit_code)
 
@@ -107,9 +104,7 @@ def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightErro
     )
 
 
-def report_internal(
-    error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
-) -> int:
+def report_internal(error: BaseException, environ: Mapping[str, str], *, as_json: bool) -> int:
     """Keep the traceback of a bug in a file and say where; returns 70."""
     import traceback
 
@@ -127,7 +122,7 @@ def report_internal(
         why = f"the traceback is in {kept}"
     remedy = f"report it together with {kept}" if kept else "report it together with the traceback"
     internal = InternalError(what, id="internal", why=why, remedy=remedy)
-    return report_error(internal, verb=verb, as_json=as_json)
+    return report_error(internal, as_json=as_json)
 
 
 def broken_pipe() -> int:
@@ -139,23 +134,17 @@ def broken_pipe() -> int:
     return SIGPIPE_EXIT
 
 
-def _error_record(error: OrchestrateError) -> dict[str, object]:
-    return {
-        "type": "error",
-        "schema_version": SCHEMA_VERSION,
+def _failed_result(error: OrchestrateError) -> dict[str, object]:
+    """Of a run that failed before it had an id, or of a verb that has none."""
+    cause = f"{error.where}: {error.what}" if error.where else error.what
+    failure = {
         "id": error.id,
-        "exit_code": int(error.exit_code),
-        "what": error.what,
-        "where": error.where,
+        "node": None,
+        "rank": None,
+        "cause": cause,
         "why": error.why,
         "remedy": error.remedy,
     }
-
-
-def _failed_result(error: OrchestrateError) -> dict[str, object]:
-    """A run that failed before it had an id."""
-    cause = f"{error.where}: {error.what}" if error.where else error.what
-    failure = {"id": error.id, "node": None, "rank": None, "cause": cause, "remedy": error.remedy}
     return {
         "type": "result",
         "schema_version": SCHEMA_VERSION,

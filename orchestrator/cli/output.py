@@ -13,9 +13,11 @@ from orchestrator.core.base.command import MASK, Secret
 
 
 def plain_data(value: object) -> Any:
-    """Core data as JSON-ready data: dataclasses become objects, secrets ``***``."""
+    """Core data as JSON: dataclasses and named tuples become objects, secrets ``***``."""
     if isinstance(value, Secret):
         return MASK
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: plain_data(item) for name, item in value._asdict().items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import signal
 import time
+from collections.abc import Sequence
 
 import click
 
@@ -20,6 +20,8 @@ from orchestrator.adapters.store.liveness import (
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.options.view_options import ViewOptions
 from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
+from orchestrator.core.base.nodeset import fold_nodeset, is_name
+from orchestrator.core.verdict.node_status import VERIFIED_CLEAN
 from orchestrator.view.terminal.text import brief_text
 
 POLL_S = 0.1
@@ -49,8 +51,7 @@ def stop_run(layout: Layout, folder: RunFolder, *, now: bool, timeout_s: float) 
     if identity is not None and state is Liveness.ALIVE:
         _ask_to_stop(identity, now=now)
         if _wait_for_result(folder, identity, timeout_s):
-            click.echo(f"run {folder.run_id} is stopped", err=True)
-            return int(ExitCode.DONE)
+            return _tell_end(folder)
     return _stop_in_its_place(layout, folder, now=now)
 
 
@@ -82,8 +83,9 @@ def _wait_for_result(folder: RunFolder, identity: ProcessIdentity, timeout_s: fl
 def _sweep_again(folder: RunFolder) -> int:
     """Go to the nodes, end what the run still has there, and say what was found."""
     from orchestrator.engine.oneshot.cleanup import stop_run
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
 
-    visits = asyncio.run(stop_run(folder))
+    visits = run_interruptibly(stop_run(folder))
     for visit in visits:
         click.echo(f"{visit.node}: {brief_text(visit.detail, 400)}", err=True)
     clean = all(visit.done for visit in visits)
@@ -111,9 +113,31 @@ def _stop_in_its_place(layout: Layout, folder: RunFolder, *, now: bool) -> int:
             raise
         click.echo(f"warning: {error}", err=True)
         return _sweep_again(folder)
+    return _tell_end(folder)
+
+
+def _tell_end(folder: RunFolder) -> int:
+    """How the run ended, and what each of its nodes was seen to be after it."""
     result = read_result(folder)
     if result is None:
         return int(ExitCode.INTERRUPTED)
-    click.echo(f"run {folder.run_id} is stopped", err=True)
-    unsure = any(node.state in UNSURE for node in result.nodes)
-    return int(ExitCode.PREFLIGHT if unsure else ExitCode.DONE)
+    seen = [node.name for node in result.nodes if VERIFIED_CLEAN in node.reason]
+    left = [node for node in result.nodes if node.state in UNSURE]
+    click.echo(f"run {folder.run_id} {_ended_how(result.status)}", err=True)
+    if seen:
+        click.echo(f"  verified clean: {_fold(seen)}", err=True)
+    for node in left:
+        reason = f": {brief_text(node.reason, 400)}" if node.reason else ""
+        click.echo(f"  not verified clean: {node.name} ({node.state}){reason}", err=True)
+    if left:
+        click.echo(f"  next: orchestrate stop {folder.run_id} once it answers again", err=True)
+    return int(ExitCode.PREFLIGHT if left else ExitCode.DONE)
+
+
+def _ended_how(status: str) -> str:
+    return "is stopped" if status == "stopped" else f"ended before it was stopped: {status}"
+
+
+def _fold(names: Sequence[str]) -> str:
+    folded = fold_nodeset(names) if all(map(is_name, names)) else ", ".join(names)
+    return f"{brief_text(folded, 400)} ({len(names)})" if len(names) > 1 else folded

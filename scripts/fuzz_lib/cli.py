@@ -8,9 +8,10 @@ Guided by coverage where atheris can be imported, else by hypothesis; in an envi
 
     python3 -m venv /tmp/fuzz
     /tmp/fuzz/bin/pip install -r requirements/runtime.lock hypothesis atheris
-    /tmp/fuzz/bin/python scripts/fuzz
+    /tmp/fuzz/bin/python scripts/fuzz --seconds 600 --grown ~/fuzz-corpus
 
- An input is a fault if the reader raises what it does not announce,
+What reaches code that nothing reached before is kept in the folder ``--grown``, from which the next
+run goes on. An input is a fault if the reader raises what it does not announce,
 or takes longer than two seconds or more than 1 GiB for it; it is kept in the folder ``--faults``.
 Exit code 1 if there was one.
 """
@@ -23,6 +24,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -45,6 +47,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="name the targets")
     parser.add_argument("--seconds", type=float, default=120.0, help="for each target (120)")
     parser.add_argument("--faults", type=Path, default=Path("faults"), metavar="FOLDER")
+    parser.add_argument(
+        "--grown", type=Path, metavar="FOLDER", help="keeps what was made up, for the next run"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="read this input, once")
     given = parser.parse_args()
     if unknown := set(given.targets) - TARGETS.keys():
@@ -57,7 +62,9 @@ def main() -> int:
         for name in names:
             TARGETS[name](given.replay.read_bytes())
         return 0
-    faulty = [name for name in names if _drive(name, given.seconds, given.faults)]
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        grown = given.grown or Path(scratch)
+        faulty = [name for name in names if _drive(name, given.seconds, given.faults, grown)]
     return int(bool(faulty))
 
 
@@ -66,16 +73,17 @@ def _given() -> list[str]:
     return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
-def _drive(name: str, seconds: float, faults: Path) -> bool:
+def _drive(name: str, seconds: float, faults: Path, grown: Path) -> bool:
     """Whether ``target`` has a fault. In a process of its own, which may hang or be killed."""
-    folder = faults / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, kept = faults / name, grown / name
+    for each in (folder, kept):
+        each.mkdir(parents=True, exist_ok=True)
     guided = importlib.util.find_spec("atheris") is not None
     argv = [sys.executable, str(GUIDED if guided else UNGUIDED), name, str(seconds), str(folder)]
     began = time.monotonic()
     try:
         done = subprocess.run(
-            [*argv, str(CORPUS / name)],
+            [*argv, str(CORPUS / name), str(kept)],
             capture_output=True,
             timeout=seconds + GRACE_S,
             check=False,

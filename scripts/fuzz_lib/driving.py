@@ -55,7 +55,7 @@ def bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES * 2, MEMORY_BYTES * 2))
 
 
-def arguments() -> tuple[str, float, Path, Path]:
-    """(target, seconds, folder for faults, folder of seeds)."""
-    name, seconds, faults, seeds = sys.argv[1:5]
-    return name, float(seconds), Path(faults), Path(seeds)
+def arguments() -> tuple[str, float, Path, Path, Path]:
+    """(target, seconds, folder for faults, folder of seeds, folder of what earlier runs kept)."""
+    name, seconds, faults, seeds, grown = sys.argv[1:6]
+    return name, float(seconds), Path(faults), Path(seeds), Path(grown)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 
 import atheris
 
@@ -17,9 +16,8 @@ with atheris.instrument_imports(include=["orchestrator", "orchestrate_kit"]):
 
 
 def main() -> None:
-    name, seconds, faults, seeds = arguments()
+    name, seconds, faults, seeds, grown = arguments()
     counted = Counted(TARGETS[name], fault_folder=faults, limit_s=COUNTED * LIMIT_S)
-    grown = tempfile.mkdtemp(prefix=f"fuzz-{name}-")
     options = [
         f"-max_total_time={seconds:.0f}",
         f"-max_len={MAX_INPUT_BYTES}",
@@ -28,7 +26,7 @@ def main() -> None:
         f"-artifact_prefix={faults}/",
         "-print_final_stats=1",
     ]
-    folders = [grown, *([str(seeds)] if seeds.is_dir() else [])]
+    folders = [str(grown), *([str(seeds)] if seeds.is_dir() else [])]
     atheris.Setup([sys.argv[0], *options, *folders], counted)
     atheris.Fuzz()  # ends the process
 

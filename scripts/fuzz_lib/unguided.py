@@ -11,6 +11,7 @@ from fuzz_lib.driving import MAX_INPUT_BYTES, Counted, arguments, bound_memory
 from tests.fuzz.targets import TARGETS
 
 MANY = 10_000_000
+MOST_GROWN = 200
 
 
 def inputs(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
@@ -34,10 +35,11 @@ def _changed(drawn: tuple[bytes, list[tuple[int, int, bytes]]]) -> bytes:
 
 
 def main() -> None:
-    name, seconds, faults, folder = arguments()
+    name, seconds, faults, folder, grown = arguments()
     bound_memory()
     counted = Counted(TARGETS[name], fault_folder=faults)
-    seeds = [path.read_bytes() for path in sorted(folder.glob("*"))] if folder.is_dir() else []
+    kept = [*sorted(folder.glob("*")), *sorted(grown.glob("*"))[:MOST_GROWN]]
+    seeds = [path.read_bytes() for path in kept]
     end = time.monotonic() + seconds
 
     @settings(

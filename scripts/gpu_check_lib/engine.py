@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """The built-in engine on this machine's first GPU: is it right, how fast, for how much energy.
 
-    python3 scripts/gpu_check_lib/engine.py engine.json [--peer]
+    python3 scripts/gpu_check_lib/engine.py engine.json [--peer] [--only SECTION,...]
 
 A model of Qwen2-7B's shape gets random weights on the GPU, so nothing is downloaded. Each section
 stands for itself: one that fails says so in its place. ``--peer`` adds transformers' own continuous
-batching on the same prompts. Without a GPU the same sections run on a small model.
+batching on the same prompts; ``--only stream,offline`` measures these alone. Without a GPU the same
+sections run on a small model.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workloads"))
 import torch
 from bench_lib.finetuning.models import SHAPES
 
+from gpu_check_lib.engine_report import Report
 from orchestrate_serving.builtin.decoder import Cache, decode
 from orchestrate_serving.builtin.engine import BatchingEngine, Update
 from orchestrate_serving.builtin.model import Model, load_model, locate_model
@@ -339,34 +340,19 @@ def transformers_batching(config: Any, scale: Scale) -> dict[str, Any]:
     return {"tokens_per_s": tokens / took, "tokens": tokens, "seconds": took}
 
 
-class Report:
-    """The sections' results; written after each, so that none is lost."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.found: dict[str, Any] = {
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if ON_GPU else "cpu",
-        }
-
-    def section(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What a section measures; None if it fails, with the reason in its place."""
-        began = time.perf_counter()
-        try:
-            self.found[name] = measure()
-        except Exception as error:  # noqa: BLE001 - the other sections are measured all the same
-            traceback.print_exc()
-            self.found[name] = {"error": f"{type(error).__name__}: {error}"}
-        self.found[f"{name}_took_s"] = time.perf_counter() - began
-        self._path.write_text(json.dumps(self.found, indent=1))
-        print(f"== {name}: {json.dumps(self.found[name])}", flush=True)
-        failed = isinstance(self.found[name], dict) and "error" in self.found[name]
-        return None if failed else self.found[name]
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--only", default="")
+    return parser.parse_args()
 
 
 def main() -> None:
     """All sections; the peer last, since it takes the longest."""
-    report, scale = Report(Path(sys.argv[1])), LARGE if ON_GPU else SMALL
+    options = _options()
+    report = Report(options.out, frozenset(filter(None, options.only.split(","))))
+    scale = LARGE if ON_GPU else SMALL
     from transformers import Qwen2Config
 
     sound = report.section("kernels", lambda: check_kernels(Qwen2Config(**scale.shape), scale))
@@ -385,13 +371,13 @@ def main() -> None:
         "stream_cublas": EngineOptions(kernels=AUTO, tile=None),
         "stream_torch": EngineOptions(kernels=TORCH),
     }
-    for name, options in kinds.items():
-        report.section(name, partial(one_stream, model, scale, options))
-    kernels = AUTO if sound else TORCH
+    for name, kind in kinds.items():
+        report.section(name, partial(one_stream, model, scale, kind))
+    kernels = AUTO if sound or options.only else TORCH
     best = EngineOptions(kernels=kernels, tile=tile)
     report.section("offline", lambda: offline(model, scale, best))
     report.section("tokens", check_tokens)
-    if "--peer" in sys.argv[2:]:
+    if options.peer:
         report.section("peer", lambda: transformers_batching(config, scale))
 
 

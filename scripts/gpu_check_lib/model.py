@@ -4,8 +4,8 @@
     PYTHONPATH=scripts python3 -m gpu_check_lib.model OUT     # the same, with torch and peft alone
 
 First the points of one GPU, a process for each GPU, side by side; then those of two, on both halves
-of the machine, and those of four. Each process has a time by which it must end; what it measured
-until then is in `model.jsonl`.
+of the machine, and those of four. Each process has a time by which it must end, by the number of
+its points; what it measured until then is in `model.jsonl`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .gpus import gpu_count
-from .model_points import FINETUNE, POINTS, by_model
+from .model_points import INFERENCE, POINTS, by_model
 
 WORKER = Path(__file__).with_name("model_worker.py")
-ALONE_S, TWO_S, FOUR_S = 95.0, 60.0, 70.0  # with the start of a process: 15 to 25 s of each
+START_S = 30.0  # of a process
+ENGINE_POINT_S, OTHER_POINT_S = 3.5, 5.5  # about; the latter with a share of making the model
 ENDING_S = 10.0
 
 
@@ -40,15 +41,15 @@ def gpus_here() -> int:
     return min(4, gpu_count())
 
 
-def measure(out: Path, gpus: int, seconds: Sequence[float] = (ALONE_S, TWO_S, FOUR_S)) -> int:
+def measure(out: Path, gpus: int) -> int:
     """Measure all points that so many GPUs can; how many lines were written."""
     out.mkdir(parents=True, exist_ok=True)
     found = out / "model.jsonl"
     found.unlink(missing_ok=True)
-    for size, limit in zip((1, 2, 4), seconds, strict=True):
+    for size in (1, 2, 4):
         shares = list(shares_of(size, gpus))
         if shares:
-            _run(shares, found, limit)
+            _run(shares, found, START_S + max(map(_share_s, shares)))
     return len(found.read_text().splitlines()) if found.exists() else 0
 
 
@@ -62,17 +63,22 @@ def shares_of(size: int, gpus: int) -> Iterable[Share]:
         return
     kinds = by_model(points)
     shares: list[list[int]] = [[] for _ in range(groups)]
-    for key in sorted(kinds, key=lambda key: -sum(map(_weight, kinds[key]))):
-        min(shares, key=lambda share: sum(map(_weight, share))).extend(kinds[key])
+    for key in sorted(kinds, key=lambda key: -_points_s(kinds[key])):
+        min(shares, key=_points_s).extend(kinds[key])
     for group, share in enumerate(shares):
         if share:
             seen = tuple(range(group * size, (group + 1) * size)) if gpus else ()
             yield Share(seen, tuple(share))
 
 
-def _weight(number: int) -> float:
-    """How long a point takes, roughly."""
-    return 5.0 if POINTS[number].kind == FINETUNE else 3.5
+def _points_s(numbers: Iterable[int]) -> float:
+    """How long these take, roughly."""
+    alone = (POINTS[number].kind == INFERENCE for number in numbers)
+    return sum(ENGINE_POINT_S if engine else OTHER_POINT_S for engine in alone)
+
+
+def _share_s(share: Share) -> float:
+    return _points_s(share.points)
 
 
 def _run(shares: Sequence[Share], found: Path, limit: float) -> None:

@@ -39,7 +39,12 @@ from finetune.base.settings import Settings  # noqa: E402
 from finetune.base.world import World, joined_world  # noqa: E402
 from finetune.data.packing import Row, text_example  # noqa: E402
 from gpu_check_lib.engine import asked  # noqa: E402
-from gpu_check_lib.model_points import FINETUNE, POINTS, Point, by_model  # noqa: E402
+from gpu_check_lib.model_points import EAGER, FINETUNE, POINTS, Point, by_model  # noqa: E402
+from large.measuring import Generation  # noqa: E402
+from large.settings import Settings as LargeSettings  # noqa: E402
+from orchestrate_models.loading import ModelOptions, load_model  # noqa: E402
+from orchestrate_models.ranks import Ranks  # noqa: E402
+from orchestrate_models.shapes import model_config  # noqa: E402
 from orchestrate_serving.builtin.model import Model  # noqa: E402
 from orchestrate_serving.builtin.options import EngineOptions  # noqa: E402
 from orchestrate_serving.builtin.weights import random_weights  # noqa: E402
@@ -49,7 +54,9 @@ MEASURED_S = 2.2  # of steps; the energy counter moves every 0.1 s
 FEWEST, MOST = 4, 40
 POINT_S = 8.0  # a point is not begun with less time than this
 LORA_RANK = 64
+SIZES = (0.8, 1.2, 1.0, 0.9, 1.1)  # of texts in a row, by their mean
 TINY: dict[str, Any] = {"sequence": 32, "batch": 2, "answer": 8}
+TINY_TEXT = 12
 
 
 def main() -> None:
@@ -79,6 +86,8 @@ def _model(kind: str, shape: str, world: World) -> Any:
     shape = shape if on_gpu else "tiny"
     if kind == FINETUNE:
         return qwen2(shape, world.device)
+    if kind == EAGER:
+        return _eager_model(shape, world)
     from transformers import Qwen2Config
 
     config = Qwen2Config(**SHAPES[shape], tie_word_embeddings=False)
@@ -99,6 +108,8 @@ def _measure(
             found: dict[str, Any] = {"error": "no time was left"}
         elif point.kind == FINETUNE:
             found = _finetune(_scaled(point, world), model, world, energy)
+        elif point.kind == EAGER:
+            found = _eager(_scaled(point, world), model, world, energy)
         else:
             found = _inference(_scaled(point, world), model, world, energy)
     except Exception as error:
@@ -126,7 +137,9 @@ def _write(path: Path, number: int, point: Point, world: World, found: dict[str,
 
 
 def _scaled(point: Point, world: World) -> Point:
-    return point if world.device.type == "cuda" else replace(point, **TINY)
+    if world.device.type == "cuda":
+        return point
+    return replace(point, **TINY, text=min(point.text, TINY_TEXT))
 
 
 # ---- fine-tuning -------------------------------------------------------------------------------
@@ -162,7 +175,7 @@ def _finetune(point: Point, model: Any, world: World, energy: Energy) -> dict[st
 
 
 def _work(point: Point, world: World) -> Work:
-    """Rows of one step, all of them text, which every step sees again."""
+    """Rows of one step, without padding, which every step sees again."""
     settings = replace(
         kit.parse(Settings, []),
         engine="fused",
@@ -174,11 +187,20 @@ def _work(point: Point, world: World) -> Work:
         learning_rate=1e-5,
         dtype="bf16" if world.device.type == "cuda" else "fp32",
     )
-    rows: list[Row] = [
-        (text_example(words[:1], words[1:]),)
-        for words in drawn(settings.global_batch, point.sequence)
-    ]
+    rows = [_row(words, point) for words in drawn(settings.global_batch, point.sequence)]
     return Work(settings, world, rows * settings.steps)
+
+
+def _row(words: list[int], point: Point) -> Row:
+    """One text, or several of about `point.text` tokens; of each the last tokens are targets."""
+    sizes, left = itertools.cycle(SIZES), len(words)
+    texts: list[Any] = []
+    while left:
+        size = min(left, round(next(sizes) * point.text)) if point.text else left
+        part, left = words[len(words) - left :][:size], left - size
+        asked = max(1, round(size * (1 - point.targets)))
+        texts.append(text_example(part[:asked], part[asked:]))
+    return tuple(texts)
 
 
 def _step_times(ours: Ours, world: World, steps: range) -> list[float]:
@@ -236,6 +258,54 @@ def _one_round(engine: Any, prompts: list[list[int]], point: Point) -> dict[str,
         "seconds": engine.seconds,
         "step_s": statistics.median(gaps),
         "first_token_s": first,
+    }
+
+
+# ---- transformers' own forward pass --------------------------------------------------------------
+
+
+def _eager_model(shape: str, world: World) -> Any:
+    """As the workload `large` makes it."""
+    precision = "bf16" if world.device.type == "cuda" else "fp32"
+    options = ModelOptions(config=model_config(shape, ""), precision=precision)
+    alone = Ranks(rank=0, size=1, local_size=1, device=world.device, control=None)
+    return load_model(options, alone)
+
+
+@torch.inference_mode()
+def _eager(point: Point, model: Any, world: World, energy: Energy) -> dict[str, Any]:
+    """Prefill and decode of the workload `large`, median repeats; the first one warms up."""
+    settings = LargeSettings(
+        shape=point.shape,
+        model="",
+        precision="bf16",
+        batch=point.batch,
+        prompt_tokens=point.sequence,
+        new_tokens=point.answer,
+        attention="sdpa",
+        compile=False,
+        tp=1,
+        warmup=1,
+        repeats=FEWEST,
+        seed=0,
+        device="auto",
+    )
+    generation = Generation(model, settings, world.device)
+    prefill_s, decode_s = generation.run()
+    _reset_peak(world)
+    before, began = energy.joules(), time.monotonic()
+    repeats = max(3, min(MOST, round(MEASURED_S / (prefill_s + decode_s))))
+    times = [generation.run() for _ in range(repeats)]
+    seconds, after = time.monotonic() - began, energy.joules()
+    prefill_s, decode_s = (statistics.median(each) for each in zip(*times, strict=True))
+    return {
+        "seconds": prefill_s + decode_s,
+        "step_s": decode_s / (point.answer - 1),
+        "first_token_s": prefill_s,
+        "tokens_per_s": point.batch * point.answer / (prefill_s + decode_s),
+        "repeats": repeats,
+        "peak_bytes": _peak(world),
+        "watts": _watts(before, after, seconds),
     }
 
 

@@ -37,7 +37,9 @@ class LoadRun:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadScale:
     """What is served, and how much is asked of it. ``rate`` is in requests/s, within what the
-    engine can do; ``mlperf`` and ``short`` are settings of that workload, without LoadGen and with.
+    engine can do; ``mlperf`` and ``short`` are settings of that workload, without LoadGen and with;
+    ``other``: another shape; ``most``: requests at once; ``large``: settings of that workload, run
+    by run.
     """
 
     shape: str
@@ -50,6 +52,9 @@ class LoadScale:
     power: tuple[str, ...]
     mlperf: tuple[str, ...]
     short: tuple[str, ...]
+    other: str
+    most: int
+    large: tuple[tuple[str, ...], ...]
 
 
 ON_GPU = LoadScale(
@@ -66,6 +71,9 @@ ON_GPU = LoadScale(
             "prompt_words=190", "max_new_tokens=128", "context=512"),
     short=("preset=short", "shape=llama-3.1-8b", "dtype=bf16", "ignore_eos=true", "samples=512",
            "batch=64", "prompt_words=190", "max_new_tokens=128", "context=512"),
+    other="llama-3.1-8b",
+    most=256,
+    large=(("preset=7b",), ("preset=40b", "tp=1", "new_tokens=32")),
 )  # fmt: skip
 ON_CPU = LoadScale(
     shape="tiny",
@@ -78,13 +86,18 @@ ON_CPU = LoadScale(
     power=("batches=1,4", "seconds=0.2"),
     mlperf=("samples=16",),
     short=("preset=short", "samples=64"),
+    other="tiny",
+    most=4,
+    large=((),),
 )
 
 
 def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
     """``loadtest``: within capacity; far beyond it, which ends as soon as it is found; rows of
     `power`. ``mlperf``: without LoadGen, then by its rules. ``cross_check``: AIPerf's figures
-    beside ours, of the same load in one run.
+    beside ours, of the same load in one run. ``rates``: a quarter of the rate, another shape and
+    prompts of many lengths; ``more_rates``: at further rates; ``capacity``: as many at once as an
+    engine takes, rows of `power`, and `large`.
     """
     most_s = 120.0 if not scale.gpus else 60.0
     served = (
@@ -94,8 +107,9 @@ def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
         f"processes={scale.processes}",
     )
 
-    def load(name: str, *settings: str) -> LoadRun:
-        return LoadRun(name=name, workload="loadtest", settings=(*served, *settings), most_s=most_s)
+    def load(name: str, *settings: str, more_s: float = 0.0) -> LoadRun:
+        words, longest_s = (*served, *settings), most_s + more_s
+        return LoadRun(name=name, workload="loadtest", settings=words, most_s=longest_s)
 
     def other(name: str, workload: str, settings: tuple[str, ...]) -> LoadRun:
         return LoadRun(name=name, workload=workload, settings=settings, most_s=most_s)
@@ -104,12 +118,25 @@ def planned_runs(scale: LoadScale, subject: str) -> tuple[LoadRun, ...]:
     beyond = (f"rate={16 * scale.rate}", "duration=20", "warmup=64")
     peer = ("cross_check=aiperf", f"cross_check_program={os.environ.get(PEER, 'aiperf')}")
     steady = ("arrival=constant", f"rate={scale.rate / 4}", f"duration={scale.duration_s}")
+    closed = ("arrival=concurrency", f"concurrency={scale.most}", "warmup=16")
     return {
         "loadtest": (load("within", *within), load("beyond", *beyond),
                      other("power", "power", scale.power)),
         "mlperf": (other("mlperf", "mlperf", scale.mlperf),
                    other("mlperf-short", "mlperf", scale.short)),
-        "cross_check": (load("cross-check", *steady, *peer),),
+        # The tool's load, and ours again.
+        "cross_check": (load("cross-check", *steady, *peer, more_s=2 * scale.duration_s),),
+        "rates": (load("quarter", f"rate={scale.rate / 4}", f"duration={scale.duration_s}"),
+                  load("other", f"shape={scale.other}", *within),
+                  other("mixed", "mlperf", scale.mlperf)),
+        "more_rates": (load("more", f"rate={scale.rate * 5 / 8}", f"duration={scale.duration_s}"),
+                       load("other-half", f"shape={scale.other}", f"rate={scale.rate / 2}",
+                            f"duration={scale.duration_s}"),
+                       other("mixed", "mlperf", scale.mlperf)),
+        "capacity": (load("capacity", *closed, f"duration={scale.duration_s}"),
+                     other("power", "power", scale.power),
+                     *(other(f"large-{index}", "large", each)
+                       for index, each in enumerate(scale.large))),
     }[subject]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bench_lib.cost_model import Plans, Speed, missed, scores_markdown, speed_markdown
 from gpu_check_lib.model import shares_of
-from gpu_check_lib.model_points import FINETUNE, INFERENCE, POINTS
+from gpu_check_lib.model_points import EAGER, FINETUNE, INFERENCE, POINTS
 
 from orchestrator.core.costs.checking import Score
 
@@ -18,7 +18,8 @@ def test_points_cover_what_is_promised() -> None:
     assert [POINTS.index(point) for point in held] == list(range(2, len(POINTS), 3))
     for points in (held, [point for point in POINTS if not point.held_out]):
         assert {point.gpus for point in points} == {1, 2, 4}
-        assert {point.kind for point in points} == {FINETUNE, INFERENCE}
+        assert {point.kind for point in points} == {FINETUNE, INFERENCE, EAGER}
+        assert {bool(point.text) for point in points} == {False, True}
     assert len(set(POINTS)) == len(POINTS)
 
 

@@ -138,14 +138,13 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(
 
 
 def test_errors_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --json stdout ends with one error object."""
+    """With --json stdout ends with exactly one result, whichever verb failed."""
     assert main(["cluster", "show", "nebius2x9", "--json"]) == 2
 
     record = json.loads(capsys.readouterr().out)
-    assert record["type"] == "error"
-    assert record["id"] == "cluster.unknown"
-    assert record["exit_code"] == 2
-    assert "nebius2x8" in record["remedy"]
+    assert (record["type"], record["status"], record["exit_code"]) == ("result", "failed", 2)
+    assert record["failure"]["id"] == "cluster.unknown"
+    assert "nebius2x8" in record["failure"]["remedy"]
 
 
 def test_command_line_mistakes_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +152,7 @@ def test_command_line_mistakes_for_machines(capsys: pytest.CaptureFixture[str]) 
     assert main(["cluster", "show", "--json"]) == 2
 
     record = json.loads(capsys.readouterr().out)
-    assert (record["type"], record["id"]) == ("error", "usage.command-line")
+    assert (record["type"], record["failure"]["id"]) == ("result", "usage.command-line")
 
 
 def test_a_run_that_never_began_still_has_a_result_line(
@@ -221,7 +220,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(
     assert len(kept) == 20
     assert str(kept[-1]) in err
     assert "ZeroDivisionError" in kept[-1].read_text()
-    assert json.loads(out.splitlines()[-1])["id"] == "internal"
+    assert json.loads(out.splitlines()[-1])["failure"]["id"] == "internal"
 
 
 def _raise_zero_division(**_: object) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +107,58 @@ def test_a_signal_ends_what_runs_on_nodes(
     assert process.returncode == code
     assert err.strip().startswith(b"orchestrate: interrupted")
     assert not is_alive(int(shown.read_text()))
+
+
+@pytest.mark.parametrize(
+    "words", [["probe"], ["doctor"], ["sync"], ["plan"], ["clean", "--caches"]], ids=" ".join
+)
+def test_a_signal_ends_whatever_asks_nodes(words: list[str], tmp_path: Path) -> None:
+    """It closes its connections and says so, as Ctrl-C does, instead of dying on the spot."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        where = f"{{name: n1, ssh: 127.0.0.1, port: {server.getsockname()[1]}}}"
+        (tmp_path / "mute.yaml").write_text(f"name: mute\nnodes:\n  - {where}\n")
+        (tmp_path / "job.py").touch()
+        command = [*words, "-C", "mute.yaml", *(["job.py"] if words == ["plan"] else [])]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "ORCHESTRATE_HOME": str(tmp_path / "home")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            connection, _ = server.accept()
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+
+    assert (process.returncode, err.decode()) == (143, "orchestrate: interrupted by SIGTERM\n")
+
+
+def test_nodes_for_machines(inventory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json a line for each node, then exactly one result, also where nothing ran."""
+    code = "import os; os.kill(os.getpid(), 9)"
+    assert main(["exec", "-C", inventory, "--json", "--nodes", "n1,n2", *python(code)]) == 137
+    *nodes, result = map(json.loads, capsys.readouterr().out.splitlines())
+
+    assert sorted(each["node"] for each in nodes) == ["n1", "n2"]
+    assert {(each["type"], each["state"], each["exit_code"]) for each in nodes} == {
+        ("node", "ended", 137)
+    }
+    assert (result["type"], result["status"], result["exit_code"]) == ("result", "failed", 137)
+    assert result["failure"]["node"] in {"n1", "n2"}
+
+    assert main(["exec", "-C", inventory, "--json", *python("print('hi')")]) == 0
+    *nodes, result = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [each["stdout"] for each in nodes] == ["hi\n"] * 3
+    assert (result["status"], result["failure"]) == ("succeeded", None)
+
+    assert main(["exec", "-C", "nowhere", "--json", "--", "true"]) == 2
+    (result,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (result["type"], result["failure"]["id"]) == ("result", "cluster.unknown")
 
 
 def test_an_unreachable_node_does_not_stop_the_others(

@@ -18,6 +18,7 @@ SCRIPT = """
 import os
 os.chdir(os.environ["ORCHESTRATE_OUTPUT_DIR"])
 os.makedirs("hub/blobs"); os.makedirs("hub/snapshots/abc"); os.makedirs("ckpt-20")
+os.makedirs("plots/later")
 open("hub/blobs/9f", "w").write("weights")
 os.symlink("../../blobs/9f", "hub/snapshots/abc/model.bin")
 os.symlink(os.path.abspath("ckpt-20"), "latest")
@@ -44,6 +45,7 @@ def test_what_does_not_come_is_told_and_kept(
     root = folder / "artifacts" / "n1"
     assert (root / "hub/snapshots/abc/model.bin").read_text() == "weights"
     assert (root / "latest").readlink() == Path("ckpt-20")
+    assert list((root / "plots/later").iterdir()) == []
     outputs = result["outputs"]
     assert isinstance(outputs, dict)
     assert (outputs["n1"]["files"], outputs["n1"]["links"], outputs["n1"]["left"]) == (2, 2, 2)

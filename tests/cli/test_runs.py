@@ -23,7 +23,8 @@ from orchestrator.core.base.codec import to_json
 from orchestrator.core.base.outcome import Signalled
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.run.events import Collected, RankExited
-from orchestrator.core.verdict.result import MetricResult, Result
+from orchestrator.core.verdict.node_status import VERIFIED_CLEAN
+from orchestrator.core.verdict.result import MetricResult, NodeResult, Result, Status
 from orchestrator.engine.oneshot.cleanup import NodeVisit
 from tests.architecture.source import ROOT
 from tests.cli.runs_on_disk import LOGS, begin, events_of, finished
@@ -346,6 +347,31 @@ def test_stop_asks_the_coordinator_and_waits(
     # Two signals at once are seen in the order of their numbers.
     assert set((folder.path / "signals").read_text().split()) == set(signals.split())
     assert main(["stop", "r1"]) == 0
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("left", ["", "dirty", "lost"])
+def test_stop_says_what_was_verified(
+    coordinator: tuple[RunFolder, list[subprocess.Popen[str]]],
+    capsys: pytest.CaptureFixture[str],
+    left: str,
+) -> None:
+    """Of a live run, too: nodes that were seen clean by name; 4 when one was not."""
+    folder, started = coordinator
+    _, result = events_of()
+    clean = NodeResult(name="a", state="stopped", reason=f"stopped; {VERIFIED_CLEAN}")
+    other = NodeResult(name="b", state=left, reason="rank 1 (pid 7)") if left else clean
+    nodes = (clean, replace(other, name="b"))
+    write_result(folder, replace(result, status=Status.STOPPED, nodes=nodes))
+    folder.result.rename(folder.path / "prepared")
+    started.append(start(folder, 1))
+
+    assert main(["stop", "r1"]) == (4 if left else 0)
+
+    said = capsys.readouterr().err
+    assert "run r1 is stopped" in said
+    assert ("verified clean: a\n" if left else "verified clean: a,b (2)\n") in said
+    assert (f"not verified clean: b ({left}): rank 1 (pid 7)" in said) is bool(left)
 
 
 @pytest.mark.processes

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.adapters.costs.cost_files import CostFiles
-from orchestrator.adapters.costs.measured_points import observe_points
+from orchestrator.adapters.costs.measured_points import observe, observe_points
 from orchestrator.adapters.costs.predict_run import predict_plan, with_prediction
 from orchestrator.adapters.history.import_runs import import_folders
 from orchestrator.adapters.history.open_store import open_history
@@ -17,10 +17,12 @@ from orchestrator.adapters.store.atomic_files import write_json
 from orchestrator.adapters.store.run_list import write_result
 from orchestrator.cli.main import main
 from orchestrator.core.base.codec import to_json
+from orchestrator.core.costs.calibration import calibrate
 from orchestrator.core.costs.checking import check_points, scores
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.predict import predict_training
+from orchestrator.core.costs.tables import model_of
 from orchestrator.core.costs.training_step import TrainingJob
 from tests.architecture.source import ROOT
 from tests.core.costs.machines import assumed_model, fabric, shape
@@ -150,20 +152,76 @@ def test_runs_of_the_history_are_fitted_to(
 
 def test_the_fit_that_comes_with_the_program_keeps_its_promises(files: CostFiles) -> None:
     """Points of H200s that it never saw: within 7 % in step time and tokens/s, 5 % in peak memory,
-    85 % inside of the intervals; the bare roofline is several times as far off.
+    85 % inside of the intervals; the bare roofline is several times as far off. So are those of
+    transformers' own forward pass.
     """
     tables = files.tables()
     found = list(observe_points(files, tables, ROOT / "hardware" / "points" / "h200.jsonl"))
     held = [each for each in found if each.held_out]
-    assert len(found) >= 24
-    assert len(held) >= 8
+    assert len(found) - len(held) >= 16
     checks = list(check_points(held, files.cost_model(tables, "h200")))
     by_figure = {score.figure: score for score in scores(checks)}
-    for figure, most in (("step_s", 0.07), ("tokens_per_s", 0.07), ("peak_bytes", 0.05)):
-        assert by_figure[figure].points == len(held)
-        assert by_figure[figure].mape <= most
-        assert by_figure[figure].inside >= 0.85
     assert (by_figure["step_s"].roofline_mape or 0.0) > 0.3
+    for figure, most in (("step_s", 0.07), ("tokens_per_s", 0.07), ("peak_bytes", 0.05)):
+        for program, least in (("", 8), ("eager ", 5)):
+            score = by_figure[program + figure]
+            assert score.points >= least
+            assert score.mape <= most
+            assert score.inside >= 0.85
+
+
+def test_several_gpus_are_predicted_from_points_of_one(files: CostFiles) -> None:
+    """What joins them is as assumed then: steps of 2 H200s by a fit of single ones, of the day
+    before those that come with the program.
+    """
+    tables = files.tables()
+    path = ROOT / "hardware" / "points" / "h200-first.jsonl"
+    found = [each for each in observe_points(files, tables, path) if each.kind == "training"]
+    alone = [each for each in found if each.job.gpus == 1]
+    two = [each for each in found if each.job.gpus == 2]
+    device = tables.gpus["h200"].device
+    fitted = calibrate(alone, tables.assumed, device, made="", source="")
+    assert "GPUs" not in fitted.coverage["training"]
+    checks = [
+        check
+        for check in check_points(two, model_of(device, tables.assumed, fitted))
+        if check.figure == "step_s"
+    ]
+    assert len(checks) == 6
+    assert all(check.inside for check in checks)
+    assert sum(abs(check.error) for check in checks) / 6 < 0.05
+
+
+def test_a_fit_of_other_terms_is_not_used(files: CostFiles) -> None:
+    """Such as one that an earlier release made."""
+    tables = files.tables()
+    now = files.calibration("h200")
+    assert now is not None
+    step = now.families["training.step"]
+    older = step._replace(names=("products", *step.names[2:]), logs=step.logs[1:])
+    device = tables.gpus["h200"].device
+    model = model_of(
+        device, tables.assumed, now._replace(families={**now.families, "training.step": older})
+    )
+    assert model.families["training.step"].points == 0
+    assert model.families["decode.step"] == now.families["decode.step"]
+    alone = model_of(device, tables.assumed, now._replace(families={"training.step": older}))
+    assert "nothing was measured" in alone.basis
+
+
+def test_runs_that_do_not_say_what_their_rows_are_made_of_are_left_out(
+    files: CostFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of own texts; a run that reports their lengths is a point."""
+    figures = {"step_time_p50": 3.0, "peak_memory_bytes": 5e10}
+    known = {"text_tokens": 700.0, "target_fraction": 0.5}
+    finished_run(files, "silent", figures, "dataset=own.jsonl")
+    finished_run(files, "telling", figures | known, "dataset=own.jsonl")
+    (found,) = lines_of(capsys, "model", "calibrate", "--from", str(files.layout.runs))
+    assert [line.partition(":")[0] for line in found["left_out"]] == ["silent"]
+    (observed, _) = observe(files, files.tables(), ["telling"])
+    assert isinstance(observed[0].job, TrainingJob)
+    assert (observed[0].job.text, observed[0].job.targets) == (700, 0.5)
 
 
 @pytest.mark.usefixtures("files")

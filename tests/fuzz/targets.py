@@ -41,6 +41,7 @@ from orchestrator.parsing.experts.engine_dumps import parse_sglang_dump, parse_v
 from orchestrator.parsing.experts.engine_metrics import parse_engine_metrics
 from orchestrator.parsing.experts.expert_shape import BadExpertFile
 from orchestrator.parsing.experts.router_telemetry import parse_router_telemetry
+from orchestrator.parsing.importers.hostfile import DEEPSPEED, MPICH, OPENMPI
 from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.workloads.workload_file import load_workload
 from orchestrator.parsing.replies.inspection import parse_inspection
@@ -53,10 +54,12 @@ from orchestrator.parsing.replies.round_records import parse_told
 from orchestrator.parsing.replies.sample_records import merged_line, parse_sample_record
 from orchestrator.parsing.replies.supervisor_records import BadRecord, parse_record
 from orchestrator.parsing.replies.trial_records import parse_trial
+from tests.fuzz.settings_targets import captures, kubectl, loadgen, settings_files
 
 Target = Callable[[bytes], None]
 SAMPLES = SampleSource(file="file", count="count", group="group")
 MAX_PATH = 200
+DIALECTS = (None, OPENMPI, MPICH, DEEPSPEED)
 # Inputs that would run a program or read the machine's files say nothing about the reader.
 _REACHES_OUT = re.compile(rb"exec|include|~|/|\$", re.IGNORECASE)
 
@@ -92,8 +95,9 @@ def foreign(format: str, data: bytes) -> None:
     """A file of another tool; what comes of it must be an inventory."""
     if format == "ssh-config" and _REACHES_OUT.search(data):
         return
-    with suppress(OrchestrateError):
-        read_foreign(format, str(_file(data)), "c")
+    for dialect in DIALECTS if format == "hostfile" else (None,):
+        with suppress(OrchestrateError):
+            read_foreign(format, str(_file(data)), "c", dialect=dialect)
 
 
 def ssh_config(data: bytes) -> None:
@@ -276,4 +280,8 @@ TARGETS: Mapping[str, Target] = {
     "names": names,
     "logs": logs,
     "expert-loads": expert_loads,
+    "settings-files": settings_files,
+    "kubectl": kubectl,
+    "captures": captures,
+    "loadgen": loadgen,
 }

@@ -118,9 +118,12 @@ def test_equal_sides_are_go_and_planted_faults_are_named(
     assert "not tried" in values_of(planted, "way-back")
     assert result_of(capsys, "report", "lab") == (5, planted)
     assert main(["migrate", "report", "lab"]) == 5
-    assert (
-        "NO-GO: 4 boxes open: performance, perplexity, traces, way-back" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[-1] == (
+        "NO-GO: 4 boxes open: performance, perplexity, traces, way-back"
     )
+    assert "1,000 tok/s -> 920 tok/s (-8.0 %)" in " ".join(shown.split())
+    assert "\\" not in shown, "text for a terminal, not Markdown"
 
     # Another machine: only the files, and the workloads that the suite names.
     elsewhere = tmp_path / "elsewhere"

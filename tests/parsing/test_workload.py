@@ -165,12 +165,58 @@ def test_a_workload_of_inference_says_what_is_asked() -> None:
         ("in_flight: batch", "in_flight: batch\n  rate: batch", ["is of type int, not float"]),
         ("dtype: bf16", "dtipe: bf16", ["w.yaml:11:", "did you mean 'dtype'?"]),
         ("tokens_per_word: 1.5", "tokens_per_word: 0", ["w.yaml:7:", "tokens_per_word"]),
+        ("  model: model", "  program: lazy\n  model: model", ["w.yaml:5:", "inference.program"]),
+        ("in_flight: batch", "tensor_parallel: rate", ["is of type float, not int"]),
     ],
 )
 def test_what_inference_is_predicted_from_has_to_be_there(
     old: str, new: str, expected: list[str]
 ) -> None:
     said = refusal(SERVING.replace(old, new, 1))
+
+    for words in expected:
+        assert words in said, said
+
+
+TRAINED = """
+name: demo
+entry: train.py
+training:
+  model: model
+  rows: rows
+  sequence: length
+  accumulation: rows
+  global_rows: rows
+  adapter_rank: rows
+  steps: rows
+  texts: {tokens: 113, targets: 0.32, only: {dataset: ""}}
+parameters:
+  model: {type: str, default: ""}
+  dataset: {type: str, default: ""}
+  rows: {type: int, default: 1}
+  length: {type: int, default: 256}
+"""
+
+
+def test_a_workload_of_training_says_what_its_rows_are_made_of() -> None:
+    found = load_workload(TRAINED, "w.yaml", "/p").training
+
+    assert found is not None
+    assert found.texts is not None
+    assert (found.texts.tokens, found.texts.targets) == (113, 0.32)
+    assert [each.parameter for each in found.texts.only] == ["dataset"]
+
+
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        ("tokens: 113", "tokens: 0", ["w.yaml:12:", "texts.tokens"]),
+        ("targets: 0.32", "targets: 1.5", ["w.yaml:12:", "texts.targets"]),
+        ("{dataset:", "{datasett:", ["w.yaml:12:", "did you mean 'dataset'?"]),
+    ],
+)
+def test_texts_that_make_no_sense_are_refused(old: str, new: str, expected: list[str]) -> None:
+    said = refusal(TRAINED.replace(old, new, 1))
 
     for words in expected:
         assert words in said, said

@@ -60,6 +60,22 @@ def test_unsafe_paths_of_outputs(path: str, shape: str) -> None:
         parse_listing("n1", json.dumps(listing).encode())
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [["../out"], ["/abs"], ["f"], ["f/below"], ["l"], ["l/below"], ["e", "e"], [7], "text"],
+    ids=str,
+)
+def test_empty_folders_that_are_refused(folders: object) -> None:
+    """Outside the artifact folder, in the place of what is offered, or below a file or link."""
+    listing = {
+        "files": [{"path": "f", "bytes": 0, "sha256": EMPTY}],
+        "links": [{"path": "l", "target": "f"}],
+        "folders": folders,
+    }
+    with pytest.raises(RunFailed, match="list of outputs"):
+        parse_listing("n1", json.dumps(listing).encode())
+
+
 def test_a_path_that_is_named_twice() -> None:
     """The second would replace what was verified before."""
     twice = [{"path": "a", "bytes": 0, "sha256": EMPTY}] * 2

@@ -200,3 +200,31 @@ def test_labels_stay_within_their_conversation(sizes: list[int], one_row: bool) 
     ]
     assert sorted(predicted) == sorted(expected)
     assert len(expected) == packing.count_targets(rows)
+
+
+def test_what_is_assumed_of_generated_conversations_is_what_they_are() -> None:
+    """Mean length weighed by tokens, and the share of answers, by the tokenizer that is included:
+    what `workload.yaml` tells predictions, within 5 %.
+    """
+    from transformers import AutoTokenizer
+
+    from finetune.data.conversations import encode
+    from orchestrator.core.model.workload import TextSource
+    from tests.workloads.conftest import bundled_workload
+
+    training = bundled_workload("finetune").training
+    assert training is not None
+    texts = training.texts
+    assert isinstance(texts, TextSource)
+    folder = Path(packing.__file__).parents[1] / "model" / "tiny"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    drawn = generate_conversations(load_catalogue(), 300, 0, held_out=False)
+    rows = [(encode(conversation, tokenizer),) for conversation in drawn]
+    figures = packing.text_figures(rows)
+    assert figures["text_tokens"][0] == pytest.approx(texts.tokens, rel=0.05)
+    assert figures["target_fraction"][0] == pytest.approx(texts.targets, rel=0.05)
+    whole = packing.text_example(list(range(10)), list(range(30)))
+    assert packing.text_figures([(whole,), (whole,)]) == {
+        "text_tokens": (40.0, "tokens"),
+        "target_fraction": (0.75, "fraction"),
+    }

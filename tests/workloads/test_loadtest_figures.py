@@ -100,6 +100,20 @@ def test_five_tools_have_their_own_figures_of_one_request(
     assert definition.ntpot(CRAFTED) == pytest.approx(latency / 5)
 
 
+def test_vllm_takes_a_chunk_without_content_for_a_token() -> None:
+    """A role before the first content, the reason of the end after the last; nobody else does."""
+    framed = replace(CRAFTED, opened_s=10.6, closed_s=11.6)
+    found = from_line(to_line(framed))
+    assert (found.opened_s, found.closed_s) == pytest.approx((10.6, 11.6))
+    vllm = DEFINITIONS["vllm"]
+    assert (vllm.ttft(framed), vllm.latency(framed)) == pytest.approx((0.1, 1.1))
+    assert vllm.tpot(framed) == pytest.approx(1.0 / 4)
+    assert list(vllm.itls(framed)) == pytest.approx([0.4, *GAPS, 0.1])
+    for name in DEFINITIONS.keys() - {"vllm"}:
+        assert DEFINITIONS[name].ttft(framed) == DEFINITIONS[name].ttft(CRAFTED)
+        assert DEFINITIONS[name].latency(framed) == DEFINITIONS[name].latency(CRAFTED)
+
+
 def test_one_token_has_no_time_between_tokens() -> None:
     single = replace(CRAFTED, chunks_s=(11.0,), output_tokens=1)
 

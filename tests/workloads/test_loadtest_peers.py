@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,16 +140,17 @@ def test_figures_are_compared_by_the_tools_definitions() -> None:
         end_s=2.4,
         output_tokens=3,
     )
-    summary = Summary(DEFINITIONS[VLLM.definition], Objectives())
-    summary.expect("here", 1.0)
+    summary, again = (Summary(DEFINITIONS[VLLM.definition], Objectives()) for _ in range(2))
     summary.add("here", record)
+    again.add("here", replace(record, chunks_s=(2.5, 2.6, 2.9), end_s=2.9))
     theirs = VLLM.read(result_of(VLLM))
-    found = compare(VLLM, 61, summary, theirs)
+    found = compare(VLLM, 61, summary, again, theirs)
     pairs = {pair.name: pair for pair in found.pairs}
     assert pairs["ttft_mean"].ours == pytest.approx(0.5)
     assert pairs["tpot_p50"].ours == pytest.approx(0.2)
-    wanted = 0.9 / theirs.figures["request_latency_mean"] - 1
+    wanted = (0.9 + 1.4) / 2 / theirs.figures["request_latency_mean"] - 1
     assert pairs["request_latency_mean"].apart == pytest.approx(wanted)
+    assert pairs["request_latency_mean"].drift == pytest.approx(1.4 / 0.9 - 1)
     document = peer_document(found)
     assert document["figures"]["ttft_mean"]["theirs"] == theirs.figures["ttft_mean"]
     section = peer_section(found)
@@ -190,6 +192,13 @@ def test_both_figures_stand_side_by_side(node: NodeFolder) -> None:
     found = json.loads((output / "cross_check.json").read_text())
     assert found["requests"] == {"asked": 50, "completed": 60, "failed": 0}
     assert found["figures"]["ttft_p50"]["ours"] > 0
+    assert found["figures"]["ttft_p50"]["again"] > 0
+    again = (output / "requests-again.jsonl").read_text().splitlines()
+    assert len(again) == 50
+    prompts = (output / "cross_check" / "prompts.jsonl").read_text()
+    asked = [json.loads(line) for line in prompts.splitlines()]
+    marks = [int(entry["prompt"].partition(" ")[0][4:]) for entry in asked]
+    assert marks == list(range(52, 102)), "behind two of the warm-up and fifty of ours"
     assert "Cross-check with vllm" in (output / "report_sections.json").read_text()
 
 

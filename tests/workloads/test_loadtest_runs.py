@@ -11,18 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from loadtest.base.job import Target
 from loadtest.client import trivial_server
-from loadtest.load.endpoint import EndpointError, check_endpoint
 from loadtest.load.trivial_servers import trivial_servers
-from orchestrate_serving.failures import NO_API
 from orchestrator.parsing.replies.report_sections import parse_sections
 from tests.time_limits import Deadline
 from tests.workloads.conftest import WORKLOADS, NodeFolder, finish, node_folder
@@ -319,17 +315,6 @@ def test_what_cannot_be_is_refused_before_any_load(
     assert process.returncode == status
     assert words in f"\n{err}"
     assert not (node.path / "output" / "requests.jsonl").exists()
-
-
-def test_a_server_that_answers_otherwise_is_not_one_that_cannot_be_reached() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
-        Thread(target=other.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{other.server_port}/v1"
-        with pytest.raises(EndpointError, match=r"is no OpenAI-compatible server: ") as refused:
-            check_endpoint(url, "", "chat")
-        assert "status 501" in str(refused.value)
-        assert refused.value.id == NO_API
-        other.shutdown()
 
 
 def test_a_trace_is_replayed_with_its_lengths(tmp_path: Path, quick: Target) -> None:

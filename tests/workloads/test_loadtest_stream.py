@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import isnan
 
 import pytest
 from hypothesis import given
@@ -62,9 +63,9 @@ def test_cuts_change_nothing(places: list[int]) -> None:
     assert list(answer.chunks_s) == sorted(answer.chunks_s)
 
 
-@given(cuts, st.sampled_from([b"\n", b"\r\n"]))
+@given(cuts, st.sampled_from([b"\n", b"\r\n", b"\r"]))
 def test_lengths_lines_and_neighbours_may_be_otherwise(places: list[int], end: bytes) -> None:
-    """A body with a length, both ends of lines, comments, events that begin in one read."""
+    """A body with a length, every end of lines, comments, events that begin in one read."""
     body = b": hello\n\nevent: x\n".join([b"", *STREAM]).replace(b"\n", end)
     content = HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -78,6 +79,9 @@ def test_each_chunk_has_the_time_at_which_its_bytes_arrived() -> None:
         answer.feed(b"%x\r\n%b\r\n" % (len(part), part), float(number))
 
     assert list(answer.chunks_s) == [1.0, 2.0, 3.0, 4.0]
+    assert (answer.opened_s, isnan(answer.closed_s)) == (0.0, True)
+    answer.feed(b"%x\r\n%b\r\n" % (len(STOP), STOP), 5.0)
+    assert answer.closed_s == 5.0
     assert not answer.over
 
 
@@ -88,16 +92,50 @@ def test_each_chunk_has_the_time_at_which_its_bytes_arrived() -> None:
         {"delta": {"reasoning_content": "a"}},
         {"delta": {"reasoning": "a"}},
         {"delta": {"tool_calls": [{"index": 0}]}},
+        {"delta": {"refusal": "no"}},
         {"text": "a"},
     ],
 )
-def test_text_reasoning_and_calls_are_content(choice: dict[str, object]) -> None:
+def test_text_reasoning_refusals_and_calls_are_content(choice: dict[str, object]) -> None:
     answer = feed(CHUNKED + chunked([ROLE, event({"choices": [choice]}), DONE]))
 
     assert (answer.failure, len(answer.chunks_s)) == ("", 1)
 
 
+@pytest.mark.parametrize("blank", [{"delta": {"content": ""}}, {"text": ""}])
+def test_tokens_without_a_text_count_where_there_are_no_others(blank: dict[str, object]) -> None:
+    """As weights at random bring: the server has counted them, and each came in a chunk."""
+    blanks = [event({"choices": [blank]})] * 3
+    answer = feed(CHUNKED + chunked([ROLE, *blanks, STOP, USAGE, DONE]))
+    assert outcome(answer) == (True, "", 3, (9, 7), False)
+    assert feed(CHUNKED + chunked([ROLE, *blanks, STOP, DONE])).failure == "empty"
+    assert len(feed(CHUNKED + chunked([ROLE, *blanks, *WORDS, USAGE, DONE])).chunks_s) == 4
+
+
+def test_a_character_cut_between_events_and_a_last_line_without_its_blank_one() -> None:
+    cut = b'data: {"choices":[{"delta":{"content":"\xe2\x82"}}]}\n\n'
+    body = HEAD + b"connection: Keep-Alive, Close\r\n\r\n" + cut + b"data: [DONE]\n"
+    answer = feed(body)
+
+    answer.end_of_stream()
+
+    assert outcome(answer) == (True, "", 1, (0, 0), True)
+
+
 WRONG = [
+    (
+        b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\ncontent-length: 4\r\n\r\nbusy",
+        "status 429",
+        "(retry-after: 7) busy",
+    ),
+    (
+        b"HTTP/1.1 307 There\r\nLocation: http://b/v1/x\r\ncontent-length: 0\r\n\r\n",
+        "status 307",
+        "(location: http://b/v1/x)",
+    ),
+    (HEAD + b"content-encoding: gzip\r\n\r\n\x1f\x8b", "protocol", "compressed (gzip), unasked"),
+    (CHUNKED + chunked([b'event: error\ndata: {"message": "oom"}\n\n']), "error event", "oom"),
+    (CHUNKED + chunked([b'error: {"code": 500}\n\n']), "error event", "500"),
     (b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nfull", "status 503", "full"),
     (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "status 404", ""),
     (b"SSH-2.0-OpenSSH_9.6\r\n\r\n\r\n", "protocol", "no HTTP/1.1 answer"),
@@ -112,6 +150,8 @@ WRONG = [
         "out of memory",
     ),
     (CHUNKED + chunked([event(b"{nonsense")]), "protocol", "no completion"),
+    (CHUNKED + chunked([event(b"{} {}")]), "protocol", "no completion"),
+    (CHUNKED + chunked([event(b'{"a":1}x')]), "protocol", "no completion"),
     (CHUNKED + chunked([event([1])]), "protocol", "no completion"),
     (CHUNKED + chunked([event({"choices": 5})]), "protocol", "no completion"),
     (CHUNKED + chunked(WORDS), "truncated", "without [DONE]"),
@@ -183,13 +223,15 @@ def test_requests_are_json_with_prompts_that_no_server_knows_yet(text: str, api:
         output_tokens=5,
         ignore_eos=True,
         unique=True,
+        lead="77",
+        first=100,
     )
 
     first, second, third = _bodies(job, [0, 1, 12])
 
     assert (first["max_tokens"], second["max_tokens"]) == (5, 3)
     assert len({json.dumps(each) for each in (first, second, third)}) == 3
-    wanted = f"12 {text}"
+    wanted = f"77000112 {text}"
     if api == "chat":
         assert third["messages"] == [{"role": "user", "content": wanted}]
     else:

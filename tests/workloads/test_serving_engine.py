@@ -119,6 +119,20 @@ def running(model: Model | HubModel, options: EngineOptions = OPTIONS) -> Iterat
         one.engine.close()
 
 
+def test_prompts_that_were_rehearsed_leave_nothing_behind(
+    model: Model, prompts: list[tuple[int, ...]], expected: list[list[int]]
+) -> None:
+    """As an engine on a GPU does before its first request."""
+    running = Running(model)
+    running.engine._steps.rehearse()
+    running.engine.start()
+    try:
+        requests = [Request(tokens=prompt, max_tokens=ANSWER) for prompt in prompts]
+        assert running.answer(requests) == expected
+    finally:
+        running.engine.close()
+
+
 def greedy(prompt: tuple[int, ...], **changes: Any) -> Request:
     return Request(**{"tokens": prompt, "max_tokens": ANSWER, **changes})
 

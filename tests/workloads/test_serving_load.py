@@ -23,7 +23,7 @@ from orchestrator.parsing.inputs.inventory_file import load_cluster
 from orchestrator.parsing.inputs.workloads.jobs import make_job
 from tests.workloads.conftest import bundled_workload
 
-SUBJECTS = ("loadtest", "mlperf", "cross_check")
+SUBJECTS = ("loadtest", "mlperf", "cross_check", "rates", "more_rates", "capacity")
 
 
 @pytest.mark.parametrize("scale", [ON_CPU, ON_GPU])

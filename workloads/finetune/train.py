@@ -33,7 +33,7 @@ import orchestrate_kit as kit
 from .base.settings import Settings
 from .base.world import Place, World, joined_world, place_of_node
 from .data.conversations import digest_conversations, encode, load_conversations
-from .data.packing import Row, make_rows, plan_rows
+from .data.packing import Row, make_rows, plan_rows, text_figures
 from .model.lora import (
     RELOAD_PASSES,
     RELOAD_TOLERANCE,
@@ -220,7 +220,7 @@ class Run:
             sum(parameter.numel() for parameter in self.trainable.parameters),
             "parameters",
         )
-        figures |= self._node_figures()
+        figures |= self._node_figures() | text_figures(self.trainer.rows)
         peak = self.world.max(peak_memory_bytes(self.world.device))
         figures["peak_memory_bytes"] = (peak, "bytes")
         if not self.world.is_main:

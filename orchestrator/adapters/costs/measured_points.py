@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.adapters.catalog.catalog import read_bounded
@@ -15,10 +14,10 @@ from orchestrator.adapters.store.run_list import read_result
 from orchestrator.core.base.errors import OrchestrateError, UsageError
 from orchestrator.core.costs.calibration import Observation
 from orchestrator.core.costs.hardware import make_fabric
-from orchestrator.core.costs.job_costs import planned_gpus, training_job
+from orchestrator.core.costs.job_costs import Texts, planned_gpus, text_cases, training_job
 from orchestrator.core.costs.job_prediction import NotPredicted
 from orchestrator.core.costs.tables import CostTables
-from orchestrator.core.verdict.result import Status
+from orchestrator.core.verdict.result import Result, Status
 from orchestrator.parsing.inputs.costs.points_file import load_points
 
 # A run's figures by the names that families are fitted to.
@@ -75,7 +74,7 @@ def observe_points(files: CostFiles, tables: CostTables, path: Path) -> Iterator
         yield Observation(
             label=point.label,
             gpu=gpu,
-            job=point.job(lambda name, tied=tied: replace(files.shape(tables, name), tied=tied)),  # type: ignore[misc]
+            job=point.job(lambda name, tied=tied: files.shape(tables, name)._replace(tied=tied)),  # type: ignore[misc]
             fabric=make_fabric(tables.gpus[gpu], tables.links, GPUS_OF_A_NODE),
             figures=point.figures,
             held_out=point.held_out,
@@ -103,10 +102,21 @@ def observe_run(files: CostFiles, tables: CostTables, folder: RunFolder) -> Obse
         for name, metric in result.metrics.items()
         if name in MEASURED_AS and metric.value is not None and metric.value > 0
     }
+    step = training_job(request.job, source, shape, gpus.total)
+    cases = text_cases(request.job, source, step, _texts(result))
+    if len(cases) > 1:
+        raise NotPredicted("it does not say what its rows are made of")
     return Observation(
         label=folder.run_id,
         gpu=gpus.kind,
-        job=training_job(request.job, source, shape, gpus.total),
+        job=cases[0],
         fabric=gpus.fabric,
         figures=figures,
     )
+
+
+def _texts(result: Result) -> Texts | None:
+    """What the run itself reports of them."""
+    found = [result.metrics.get(name) for name in ("text_tokens", "target_fraction")]
+    tokens, targets = (None if each is None else each.value for each in found)
+    return Texts(tokens, targets) if tokens and targets and targets <= 1 else None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 from orchestrator.adapters.costs.cost_files import CostFiles
 from orchestrator.core.base.figures import sum_of_all
 from orchestrator.core.costs.job_costs import (
     Price,
+    either,
     planned_gpus,
     require_room,
     steps_of,
+    text_cases,
     training_job,
     whole_run,
 )
@@ -40,7 +43,9 @@ def predict_training_run(
     if not name:
         raise NotPredicted("the included model is too small for a GPU to be predicted")
     job = training_job(request.job, source, files.shape(tables, name), gpus.total)
-    found = predict_training(job, gpus.fabric, files.cost_model(tables, gpus.kind))
+    model = files.cost_model(tables, gpus.kind)
+    cases = text_cases(request.job, source, job)
+    found = reduce(either, [predict_training(each, gpus.fabric, model) for each in cases])
     require_room(found, tables.gpus[gpus.kind].device)
     prices = [request.cluster.node(share.name).price_per_hour for share in plan.nodes]
     hourly = sum_of_all(prices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.adapters.report.html_report import render_template
@@ -21,13 +21,18 @@ DOES_NOT_APPLY = "does not apply"
 
 def checklist_rows(checklist: Checklist) -> Iterator[tuple[str, ...]]:
     """One row for each line of each box, for ``HEADINGS``."""
-    for outcome in checklist.boxes:
-        mark = _mark(outcome)
-        if outcome.verdict is None:
-            yield mark, outcome.box.title, "", outcome.why, "", DOES_NOT_APPLY
-        for number, line in enumerate(outcome.lines):
-            first = (mark, outcome.box.title) if not number else ("", "")
-            yield *first, line.value, line.target, line.evidence, line.verdict.value
+    return object_rows(checklist_object(checklist))
+
+
+def object_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The same of a result object. Raises ``KeyError``, ``TypeError``."""
+    for box in found["boxes"]:
+        mark = "[-]" if box["verdict"] is None else "[ ]" if box["open"] else "[x]"
+        if box["verdict"] is None:
+            yield mark, box["title"], "", box["why"], "", DOES_NOT_APPLY
+        for number, line in enumerate(box["lines"]):
+            first = (mark, box["title"]) if not number else ("", "")
+            yield *first, *(line[key] for key in LINE_KEYS)
 
 
 def flag_rows(checklist: Checklist) -> Iterator[tuple[str, ...]]:
@@ -45,10 +50,15 @@ def side_rows(checklist: Checklist) -> Iterator[tuple[str, ...]]:
 
 def verdict_text(checklist: Checklist) -> str:
     """The last line: ``NO-GO: 2 boxes open: speed, traces``."""
-    if checklist.go:
-        applying = sum(outcome.verdict is not None for outcome in checklist.boxes)
+    return object_verdict(checklist_object(checklist))
+
+
+def object_verdict(found: Mapping[str, Any]) -> str:
+    """The same of a result object. Raises ``KeyError``, ``TypeError``."""
+    if found["status"] == "go":
+        applying = sum(box["verdict"] is not None for box in found["boxes"])
         return f"GO: {applying} boxes closed"
-    names = [outcome.box.id for outcome in checklist.open_boxes]
+    names = found["open"]
     if not names:
         return "NO-GO: no box applies to this hardware"
     boxes = "1 box" if len(names) == 1 else f"{len(names)} boxes"
@@ -76,6 +86,7 @@ def checklist_object(checklist: Checklist) -> dict[str, Any]:
 
 
 FLAG_KEYS = ("figure", "expected", "what", "source")
+LINE_KEYS = ("value", "target", "evidence", "verdict")
 
 
 def checklist_markdown(checklist: Checklist) -> str:
@@ -103,12 +114,6 @@ def checklist_html(checklist: Checklist) -> str:
             ("Expectations against physics", FLAG_HEADINGS, list(flag_rows(checklist))),
         ],
     )
-
-
-def _mark(outcome: BoxOutcome) -> str:
-    if outcome.verdict is None:
-        return "[-]"
-    return "[ ]" if outcome.open else "[x]"
 
 
 def _equipment(bundle: Bundle) -> Sequence[str]:

@@ -9,7 +9,13 @@ from typing import Any
 
 from orchestrator.core.base.errors import ExitCode, InternalError, UsageError
 from orchestrator.core.captures.outcome import CaptureResult, CaptureState
-from orchestrator.core.diagnosis.diagnosis_model import Advice, Confidence, Diagnosis, Evidence
+from orchestrator.core.diagnosis.diagnosis_model import (
+    Advice,
+    Confidence,
+    Diagnosis,
+    Evidence,
+    FindingKind,
+)
 from orchestrator.core.model.prices import ApiPrice, ElectricityPrice
 from orchestrator.core.model.workload import Direction
 from orchestrator.core.verdict.cost import BreakEven, Cost, ElectricityCost
@@ -28,7 +34,7 @@ from orchestrator.core.verdict.result import (
     Verdict,
 )
 
-_LISTS = ("consequences", "besides", "references")
+_LISTS = ("consequences", "alternatives", "besides", "references")
 
 
 def to_object(result: Result) -> dict[str, Any]:
@@ -184,6 +190,7 @@ def diagnosis_object(diagnosis: Diagnosis) -> dict[str, Any]:
         **asdict(diagnosis),
         "confidence": diagnosis.confidence.value,
         "advice": diagnosis.advice.value,
+        "kind": diagnosis.kind.value,
         "evidence": [asdict(line) for line in diagnosis.evidence],
         **{name: list(getattr(diagnosis, name)) for name in _LISTS},
     }
@@ -195,7 +202,8 @@ def _read_diagnosis(data: Mapping[str, Any]) -> Diagnosis:
             **data,
             "confidence": Confidence(data["confidence"]),
             "advice": Advice(data["advice"]),
+            "kind": FindingKind(data.get("kind", FindingKind.CAUSE)),
             "evidence": tuple(Evidence(**line) for line in data["evidence"]),
-            **{name: tuple(data[name]) for name in _LISTS},
+            **{name: tuple(data.get(name, ())) for name in _LISTS},
         }
     )

@@ -102,7 +102,7 @@ def _is_outside(folder: Path, message: str) -> bool:
 def rule_files(folder: Path) -> tuple[Path, list[Path]]:
     """(the work tree's root, the ignore files that hold everywhere in it, the strongest first)."""
     asked = ("rev-parse", "--show-toplevel", "--git-path", "info/exclude")
-    root, excluded = _folder_text(folder, *asked).splitlines()[:2]
+    root, excluded = _folder_text(folder, *asked).split("\n")[:2]
     settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     personal = _folder_text(folder, "config", "--type=path", "--get", "core.excludesFile").strip()
     return Path(root), [folder / excluded, Path(personal or Path(settings) / "git/ignore")]
@@ -171,15 +171,22 @@ def _start_git(folder: Path, *arguments: str, stdin: bool = False) -> subprocess
 
 
 def _git_output(folder: Path, process: subprocess.Popen[bytes]) -> list[str]:
-    names = _names_of(folder, process, None)
+    output, errors = _communicate(folder, process, None)
     if process.returncode:
-        raise _git_refused(folder, f"git ended with code {process.returncode}")
-    return names
+        said = errors.decode(errors="replace").strip()
+        raise _git_refused(folder, said or f"git ended with code {process.returncode}")
+    return _split_names(output)
 
 
 def _names_of(folder: Path, process: subprocess.Popen[bytes], data: bytes | None) -> list[str]:
+    return _split_names(_communicate(folder, process, data)[0])
+
+
+def _communicate(
+    folder: Path, process: subprocess.Popen[bytes], data: bytes | None
+) -> tuple[bytes, bytes]:
     try:
-        return _split_names(process.communicate(data, timeout=DEADLINE_S)[0])
+        return process.communicate(data, timeout=DEADLINE_S)
     except subprocess.TimeoutExpired as error:
         process.kill()
         raise _git_refused(folder, f"no answer within {DEADLINE_S:g} s") from error

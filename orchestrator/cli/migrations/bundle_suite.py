@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +39,7 @@ from orchestrator.core.migration.evidence import Machine
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.inventory import PythonKind
 from orchestrator.core.suite.step_records import StepOutcome, fold_steps
+from orchestrator.engine.oneshot.interruptible import run_interruptibly
 from orchestrator.engine.oneshot.list_packages import list_packages
 
 MAX_EARLIER = 20  # of each step: what tells its noise, and fits into one file
@@ -119,7 +119,7 @@ def _packages(
     interpreters = sorted(set().union(*map(read_interpreters, journals)))
     nodes = load_cluster(order.cluster, order.nodes).workers
     listing = list_packages(nodes, interpreters, connect_timeout_s=CONNECT_S, width=FANOUT)
-    return {f"{node}.txt": pins for node, pins in asyncio.run(listing).items()}
+    return {f"{node}.txt": pins for node, pins in run_interruptibly(listing).items()}
 
 
 def _restored(

@@ -28,6 +28,7 @@ from orchestrator.core.suite.step_needs import Equipment, unmet_needs
 from orchestrator.core.suite.suite_model import Step, Suite
 from orchestrator.engine.node.python_environment import requirements_of
 from orchestrator.engine.oneshot.find_tools import find_tools
+from orchestrator.engine.oneshot.interruptible import run_interruptibly
 from orchestrator.engine.oneshot.probe_nodes import Surveyed, SurveyLimits, survey
 
 CONNECT_S = 20.0
@@ -54,7 +55,7 @@ def survey_suite(suite: Suite, cluster: str, nodes: str, left_out: Iterable[str]
     selected = load_cluster(cluster, nodes)
     steps = [step for step in suite.steps if step.name not in set(left_out)]
     requests, blocked = _load_requests(steps, cluster, nodes)
-    answers, tools = asyncio.run(_ask_nodes(selected.workers, steps, requests.values()))
+    answers, tools = run_interruptibly(_ask_nodes(selected.workers, steps, requests.values()))
     if all(answer.facts is None for answer in answers):
         raise PreflightError(
             "no node answers",

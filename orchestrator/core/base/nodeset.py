@@ -238,11 +238,11 @@ def _is_padded(digits: str) -> bool:
 def _merge_boxes(boxes: list[tuple[frozenset[str], ...]]) -> list[tuple[frozenset[str], ...]]:
     """Unite boxes (one set of texts per run) that differ in one run only, last run first."""
     for axis in reversed(range(len(boxes[0]))):
-        united: dict[tuple[frozenset[str], ...], frozenset[str]] = {}
+        united: dict[tuple[frozenset[str], ...], set[str]] = {}
         for box in boxes:
             rest = box[:axis] + box[axis + 1 :]
-            united[rest] = united.get(rest, frozenset()) | box[axis]
-        boxes = [(*rest[:axis], values, *rest[axis:]) for rest, values in united.items()]
+            united.setdefault(rest, set()).update(box[axis])
+        boxes = [(*rest[:axis], frozenset(values), *rest[axis:]) for rest, values in united.items()]
     return boxes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-SHOWN_NAMES = 12
+SHOWN_NAMES = 60  # more than any file of settings has keys
 SHOWN_RUNS = 4
 MAX_CHARACTERS = 80  # of a name that is compared letter by letter
 MIN_PART = 3  # characters of a part that makes names alike

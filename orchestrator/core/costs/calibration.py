@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.costs import inference_step, training_step
+from orchestrator.core.costs.eager import eager_step
+from orchestrator.core.costs.eager.eager_step import EagerJob
 from orchestrator.core.costs.estimate import Family, Term
 from orchestrator.core.costs.fitting import MeasuredPoint, fit, leave_one_out, mean_errors
 from orchestrator.core.costs.hardware import Device, Fabric
 from orchestrator.core.costs.inference_prediction import inference_features
 from orchestrator.core.costs.inference_step import InferenceJob
-from orchestrator.core.costs.predict import Coverage, Features, training_features
+from orchestrator.core.costs.predict import GPUS, Coverage, Features, training_features
 from orchestrator.core.costs.tables import Calibration, FamilyPriors, FitQuality
 from orchestrator.core.costs.training_step import TrainingJob
 
 LEAST_POINTS = 4  # of a kind of job, for its family to be fitted
-TRAINING, INFERENCE = "training", "inference"
+TRAINING, INFERENCE, EAGER = "training", "inference", "eager"
 FAMILY_OF = {
     (TRAINING, "step_s"): "training.step",
     (TRAINING, "peak_bytes"): "training.memory",
@@ -29,6 +31,10 @@ FAMILY_OF = {
     (INFERENCE, "first_token_s"): "prefill",
     (INFERENCE, "peak_bytes"): "inference.memory",
     (INFERENCE, "watts"): "inference.power",
+    (EAGER, "step_s"): "eager.decode",
+    (EAGER, "first_token_s"): "eager.prefill",
+    (EAGER, "peak_bytes"): "eager.memory",
+    (EAGER, "watts"): "eager.power",
 }
 
 
@@ -47,8 +53,10 @@ class Observation:
 
     @property
     def kind(self) -> str:
-        """``training`` or ``inference``."""
-        return TRAINING if isinstance(self.job, TrainingJob) else INFERENCE
+        """``training``, ``inference`` or ``eager``."""
+        if isinstance(self.job, TrainingJob):
+            return TRAINING
+        return EAGER if isinstance(self.job, EagerJob) else INFERENCE
 
 
 def calibrate(
@@ -77,7 +85,7 @@ def calibrate(
         made=made,
         source=source,
         families=families,
-        coverage={kind: covered(used, kind) for kind in (TRAINING, INFERENCE)},
+        coverage={kind: covered(used, kind) for kind in (TRAINING, INFERENCE, EAGER)},
         quality=quality,
         missing=tuple(missing),
     )
@@ -106,6 +114,13 @@ def terms_of(observation: Observation, figure: str, device: Device) -> Iterable[
             "peak_bytes": lambda: training_step.memory_terms(job),
             "watts": lambda: training_step.power_terms(job, device, step),
         }[figure]()
+    if isinstance(job, EagerJob):
+        return {
+            "step_s": lambda: eager_step.decode_terms(job, device, fabric),
+            "first_token_s": lambda: eager_step.prefill_terms(job, device, fabric),
+            "peak_bytes": lambda: eager_step.memory_terms(job),
+            "watts": lambda: eager_step.power_terms(job, device, step, first),
+        }[figure]()
     return {
         "step_s": lambda: inference_step.decode_terms(job, device, fabric),
         "first_token_s": lambda: inference_step.prefill_terms(job, device, fabric),
@@ -126,10 +141,13 @@ def features_of(job: TrainingJob | InferenceJob) -> Features:
 
 
 def covered(observations: Sequence[Observation], kind: str) -> Coverage:
-    """The least and most of each feature that was measured."""
+    """The least and most of each feature that was measured. Of GPUs only where there were several:
+    what joins them is as assumed otherwise, and its uncertainty is part of the interval.
+    """
     found = [features_of(each.job) for each in observations if each.kind == kind]
     names = found[0] if found else ()
     return {
         name: (min(each[name] for each in found), max(each[name] for each in found))
         for name in names
+        if name != GPUS or any(each[name] > 1 for each in found)
     }

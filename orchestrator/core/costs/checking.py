@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.core.costs import inference_step, training_step
-from orchestrator.core.costs.calibration import Observation
+from orchestrator.core.costs.calibration import EAGER, Observation
+from orchestrator.core.costs.eager.eager_prediction import predict_eager
+from orchestrator.core.costs.eager.eager_step import EagerJob
 from orchestrator.core.costs.estimate import Interval
 from orchestrator.core.costs.fitting import Compared, mean_errors
 from orchestrator.core.costs.inference_prediction import predict_inference
@@ -67,7 +69,7 @@ def check_points(observations: Iterable[Observation], model: CostModel) -> Itera
             if key:
                 yield Check(
                     label=each.label,
-                    figure=name,
+                    figure=f"{EAGER} {name}" if each.kind == EAGER else name,
                     measured=measured,
                     predicted=predicted[key],
                     roofline=bare.get(name),
@@ -86,7 +88,10 @@ def _predicted(
     step = inference_step.roofline_s(job, device)
     first = inference_step.prefill_roofline_s(job, device)
     rate = job.replicas * job.rows * job.answer / (first + step * max(1, job.answer - 1))
-    figures = predict_inference(job, observation.fabric, model).figures
+    if isinstance(job, EagerJob):
+        figures = predict_eager(job, observation.fabric, model).figures
+    else:
+        figures = predict_inference(job, observation.fabric, model).figures
     return figures, {STEP: step, FIRST: first, RATE: rate}
 
 

@@ -12,8 +12,7 @@ as a normal distribution around a mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -46,8 +45,7 @@ class Term(NamedTuple):
 
 
 @wire("CostFamily")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Family(NamedTuple):
     """The coefficients of one figure, in the order of ``names``. ``logs``: means of their
     logarithms; ``covariance`` of these. ``spread``: standard deviation of the logarithm of measured
     by predicted, from ``points`` measured ones; with no points it is what is assumed.
@@ -205,6 +203,19 @@ def joined(parts: Sequence[Interval]) -> Interval:
     total = sum(part.value for part in parts)
     variance = sum((part.value / total * part.log_sd) ** 2 for part in parts)
     return _around(total, math.sqrt(variance))
+
+
+def depending(other: Interval, figure: Callable[[float], Interval]) -> Interval:
+    """``figure`` of another one that is itself known within bounds: both doubts, as independent."""
+    found = figure(other.value)
+    ends = [found.value, *(figure(end).value for end in (other.low, other.high))]
+    below = math.hypot(math.log(found.value / found.low), math.log(found.value / min(ends)))
+    above = math.hypot(math.log(found.high / found.value), math.log(max(ends) / found.value))
+    return Interval(
+        value=found.value,
+        low=found.value / math.exp(below),
+        high=found.value * math.exp(above),
+    )
 
 
 def _around(value: float, log_sd: float) -> Interval:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist, fmean
+from typing import NamedTuple
 
 MASK = (1 << 64) - 1
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 LARGE_MEAN = 30.0  # from here on a Poisson number is drawn as a normal one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routing:
+class Routing(NamedTuple):
     """How tokens choose experts. ``skew``: expert i of the ranking is chosen in proportion to
     i ** -skew, 0 = all alike. ``draws``: over how many drawn layers the mean is taken.
     """
@@ -30,8 +28,7 @@ class Routing:
     draws: int = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Imbalance:
+class Imbalance(NamedTuple):
     """Of the most loaded rank: its tokens by the mean of all, and how many experts it reads."""
 
     load: float
@@ -52,6 +49,8 @@ def imbalance(routing: Routing, tokens: int, ranks: int) -> Imbalance:
     if not routing.experts or tokens <= 0:
         return Imbalance(1.0, 0.0)
     found = [_drawn(routing, tokens, ranks, number) for number in range(routing.draws)]
+    from statistics import fmean  # which takes longer to import than a prediction
+
     return Imbalance(fmean(each.load for each in found), fmean(each.experts for each in found))
 
 
@@ -82,6 +81,8 @@ def expert_loads(routing: Routing, tokens: int, number: int = 0) -> Iterator[int
 def _poisson(mean: float, chance: float) -> int:
     """The number whose cumulative probability first reaches ``chance``."""
     if mean > LARGE_MEAN:
+        from statistics import NormalDist
+
         return max(0, round(NormalDist(mean, math.sqrt(mean)).inv_cdf(chance)))
     number, part = 0, math.exp(-mean)
     left = chance - part

@@ -3,7 +3,8 @@
 The most likely logarithms of the coefficients, by Gauss and Newton's method with Levenberg's
 damping: squares of log(measured / predicted) by the points' spread, and of each coefficient's
 distance from its prior by the prior's width. Their covariance is Laplace's: the inverse of what
-curves around the optimum. Leave-one-out errors are those of fits without the point.
+curves around the optimum, and how coefficients of the host vary between machines. Leave-one-out
+errors are those of fits without the point.
 """
 
 from __future__ import annotations
@@ -71,20 +72,27 @@ def mean_errors(found: Sequence[tuple[float, bool]]) -> MeanErrors:
 
 
 def fit(priors: Sequence[Prior], points: Sequence[MeasuredPoint], spread: float) -> Family:
-    """The family that explains ``points`` best; ``spread`` is where its search begins. Raises
+    """The family that explains ``points`` best; ``spread`` is what is assumed of theirs. Raises
     ``ValueError`` without points.
     """
     if not points:
         raise ValueError("nothing was measured")
     logs = [math.log(prior.value) for prior in priors]
     curved: Matrix = []
+    assumed = spread
     for _ in range(ROUNDS):
         logs, curved = _search(priors, points, logs, spread)
-        spread = _spread(priors, points, logs, curved, spread)
+        spread = _spread(priors, points, logs, curved, assumed)
     names = tuple(prior.name for prior in priors)
-    covariance = tuple(tuple(row) for row in inverse(curved))
+    covariance = inverse(curved)
+    for place, prior in enumerate(priors):
+        covariance[place][place] += math.log(prior.varies) ** 2
     return Family(
-        names=names, logs=tuple(logs), covariance=covariance, spread=spread, points=len(points)
+        names=names,
+        logs=tuple(logs),
+        covariance=tuple(map(tuple, covariance)),
+        spread=spread,
+        points=len(points),
     )
 
 
@@ -163,7 +171,7 @@ def _spread(
     points: Sequence[MeasuredPoint],
     logs: Sequence[float],
     curved: Matrix,
-    before: float,
+    assumed: float,
 ) -> float:
     """Of the points around the fit, with as many degrees of freedom less as they determine."""
     squares = sum(_apart(priors, point, logs)[0] ** 2 for point in points)
@@ -171,7 +179,7 @@ def _spread(
     used = sum(1 - covariance[i][i] / math.log(prior.factor) ** 2 for i, prior in enumerate(priors))
     freedom = max(1.0, len(points) - used)
     # Few points say little about their spread: what was assumed counts like one of them.
-    return max(LEAST_SPREAD, math.sqrt((squares + before**2) / (freedom + 1)))
+    return max(LEAST_SPREAD, math.sqrt((squares + assumed**2) / (freedom + 1)))
 
 
 def solved(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:

@@ -7,15 +7,13 @@ takes ten times as long.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 
 
 @wire("Device")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(NamedTuple):
     """A kind of GPU by its data sheet. ``flops``: dense FLOP/s by precision (``bf16``);
     ``names``: beginnings of the driver's name for it.
     """
@@ -58,8 +56,7 @@ class Fabric(NamedTuple):
 
 
 @wire("CostLatency")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
+class Latency(NamedTuple):
     """Of a kind of link: seconds to start a collective and for each of its steps; ``efficiency``:
     the part of the nominal rate that is reached.
     """
@@ -70,8 +67,7 @@ class Latency:
 
 
 @wire("GpuKind")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuKind:
+class GpuKind(NamedTuple):
     """A kind of GPU, and how those of a node are joined: see :class:`Fabric`."""
 
     device: Device

@@ -7,6 +7,7 @@ from orchestrator.core.costs.estimate import estimate, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.predict import (
+    GPUS,
     UNITS,
     CostModel,
     Features,
@@ -22,7 +23,7 @@ def inference_features(job: InferenceJob) -> Features:
         "hidden width": job.shape.hidden,
         "requests at once": job.rows,
         "prompt tokens": job.prompt,
-        "GPUs": job.gpus,
+        GPUS: job.gpus,
     }
 
 

@@ -13,14 +13,20 @@ those before it as a queue with one server does (Pollaczek and Khinchine), and f
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
 from orchestrator.core.base.figures import format_figure
-from orchestrator.core.costs.estimate import Interval, joined
+from orchestrator.core.costs.estimate import Interval, depending, estimate, joined
 from orchestrator.core.costs.hardware import Fabric
 from orchestrator.core.costs.inference_prediction import predict_inference
-from orchestrator.core.costs.inference_step import InferenceJob, cache_bytes
+from orchestrator.core.costs.inference_step import (
+    InferenceJob,
+    cache_bytes,
+    power_terms,
+    request_terms,
+    serving_terms,
+    steady_power_terms,
+)
 from orchestrator.core.costs.job_costs import planned_figure, require_measured
 from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
 from orchestrator.core.costs.model_shape import ModelShape
@@ -40,18 +46,20 @@ MOST_CONTEXT = 4096  # tokens of the prompt for which it keeps memory by itself 
 
 class Load(NamedTuple):
     """What each of the ``engines`` is asked: requests of ``rate`` per second for ``duration_s``,
-    else so many always in flight.
+    else so many always in flight. ``served``: requests and answers are texts of other programs.
     """
 
     engines: int
     in_flight: int
     rate: float = 0.0
     duration_s: float = 0.0
+    served: bool = False
 
 
 class Answers(NamedTuple):
-    """What one engine does: the job, what is predicted of it, and seconds: of a request, until its
-    first token, of each token after it; None = as a job of so many at once says.
+    """What one engine does: the job, what is predicted of it, and seconds: of all its requests,
+    until the first token of one, of each token after it; watts of its GPU. None = as a job of so
+    many at once says.
     """
 
     job: InferenceJob
@@ -59,6 +67,12 @@ class Answers(NamedTuple):
     whole: Interval
     first: Interval | None = None
     token: Interval | None = None
+    watts: Interval | None = None
+
+    @property
+    def rate(self) -> Interval:
+        """Output tokens/s while as many are always in flight."""
+        return self.whole.inverted(self.job.rows * self.job.answer)
 
 
 def model_name(job: Job, source: InferenceSource) -> str:
@@ -82,16 +96,16 @@ def count_engines(job: Job, source: InferenceSource, plan: Plan) -> int:
 def load_of(job: Job, source: InferenceSource, engines: int) -> Load:
     """What the parameters ask of each engine."""
     if source.in_flight is None:
-        return Load(engines=engines, in_flight=MOST_SLOTS)
+        return Load(engines=engines, in_flight=MOST_SLOTS, served=source.served)
     in_flight = int(_number(job, source.in_flight))
     if source.shared:
         in_flight = math.ceil(in_flight / engines)
     is_closed = all(condition_holds(each, job.values) for each in source.closed)
     if source.rate is None or is_closed:
-        return Load(engines=engines, in_flight=in_flight)
+        return Load(engines=engines, in_flight=in_flight, served=source.served)
     duration_s = _number(job, source.duration) if source.duration else 0.0
     rate = _number(job, source.rate) / engines
-    return Load(engines=engines, in_flight=0, rate=rate, duration_s=duration_s)
+    return Load(engines, in_flight=0, rate=rate, duration_s=duration_s, served=True)
 
 
 def inference_job(job: Job, source: InferenceSource, shape: ModelShape) -> InferenceJob:
@@ -109,7 +123,8 @@ def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel)
     :class:`OutOfCoverage`.
     """
     if not load.rate:
-        return _answers(one, min(load.in_flight, MOST_SLOTS), fabric, model)
+        rows = min(load.in_flight, MOST_SLOTS)
+        return _answers(one, rows, fabric, model, served=load.served)
     prompts = _Prompts(one, fabric, model)
     rows = 1
     while True:
@@ -121,10 +136,10 @@ def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel)
             break
         rows = min(MOST_SLOTS, needed)
     # All slots are taken: requests wait for one, and their prompts are computed together.
-    most = _answers(one, MOST_SLOTS, fabric, model)
+    most = _answers(one, MOST_SLOTS, fabric, model, served=True)
     reached = MOST_SLOTS / most.whole.value
     if reached >= load.rate:
-        return most._replace(first=answers.first, token=answers.token)
+        return most._replace(first=answers.first, token=answers.token, watts=answers.watts)
     raise NotPredicted(
         f"each engine is asked {format_figure(load.rate, 'requests/s')}, and answers at most "
         f"{reached:.3g}"
@@ -137,31 +152,56 @@ class _Prompts:
     def __init__(self, one: InferenceJob, fabric: Fabric, model: CostModel) -> None:
         self.one = one
         self._fabric, self._model = fabric, model
+        self._power = model.families["inference.power"]
+        self._serving = model.families["serving.step"]
+        self.taken = _request_s(one._replace(rows=1), model)
         self._known: dict[int, Prediction] = {}
 
     def at_once(self, count: int) -> Prediction:
         """At most as many as there are slots."""
         rows = max(1, min(MOST_SLOTS, count))
         if rows not in self._known:
-            job = replace(self.one, rows=rows)
+            job = self.one._replace(rows=rows)
             self._known[rows] = predict_inference(job, self._fabric, self._model)
         return self._known[rows]
 
+    def served_step_s(self, rows: int) -> Interval:
+        """A decode step with what the server does for it."""
+        own = estimate(self._serving, tuple(serving_terms(self.one._replace(rows=rows))))
+        return joined((self.at_once(rows).figures["decode_step_s"], own))
+
+    def watts(self, rows: int, rate: float, token: Interval) -> Interval:
+        """Of the GPU, while ``rate`` requests come in a second and ``rows`` are in flight."""
+        device, job = self._model.device, self.one._replace(rows=rows)
+
+        def drawn(token_s: float) -> Interval:
+            terms = tuple(steady_power_terms(job, device, rate, token_s))
+            return estimate(self._power, terms, device.power_w)
+
+        return depending(token, drawn)
+
     def done_s(self, count: float) -> Interval:
-        """Until so many prompts, computed together, have their first tokens."""
-        return self.at_once(math.ceil(count)).figures["prompts_done_s"]
+        """Until so many prompts, computed together, have their first tokens: no sooner than one
+        alone, which a slow host may hold up for longer than the device takes for some.
+        """
+        found, alone = (
+            self.at_once(rows).figures["prompts_done_s"] for rows in (math.ceil(count), 1)
+        )
+        return Interval(*map(max, found, alone))
 
 
 def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
     """With ``rows`` in flight while requests come one by one, ``rate`` of them in a second."""
     one, found = prompts.one, prompts.at_once(rows)
-    step, alone = found.figures["decode_step_s"], prompts.done_s(1)
+    step, alone = prompts.served_step_s(rows), prompts.done_s(1)
     token = Interval(*(_token_s(prompts, step, rate, end) for end in range(3)))
     used = min(BUSIEST, rate * alone.value)
     together = prompts.done_s(rate * token.value)
-    first = joined((together, step, together.scaled(used / (2 * (1 - used)))))
+    wait = together.scaled(used / (2 * (1 - used)))
+    first = joined((together, step, wait, prompts.taken))
     whole = joined((first, token.scaled(max(1, one.answer - 1))))
-    return Answers(replace(one, rows=rows), found, whole, first, token)
+    watts = prompts.watts(rows, rate, token)
+    return Answers(one._replace(rows=rows), found, whole, first, token, watts)
 
 
 def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
@@ -178,18 +218,40 @@ def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
     return token_s
 
 
-def _answers(one: InferenceJob, rows: int, fabric: Fabric, model: CostModel) -> Answers:
-    job = replace(one, rows=rows)
+def _answers(
+    one: InferenceJob, rows: int, fabric: Fabric, model: CostModel, *, served: bool = False
+) -> Answers:
+    job = one._replace(rows=rows)
     found = predict_inference(job, fabric, model)
-    first, step = found.figures["prompts_done_s"], found.figures["decode_step_s"]
-    return Answers(job, found, joined((first, step.scaled(max(1, job.answer - 1)))))
+    prompts, step = found.figures["prompts_done_s"], found.figures["decode_step_s"]
+    steps = max(1, job.answer - 1)
+    if not served:
+        return Answers(job, found, joined((prompts, step.scaled(steps))))
+    taken = _request_s(job, model)
+    all_first = joined((prompts, taken))
+    whole = joined((all_first, step.scaled(steps)))
+    # First tokens come one after the other; what is left of them is between the others' tokens.
+    first = all_first.scaled((1 + 1 / rows) / 2)
+    token = joined((step, all_first.scaled((1 - 1 / rows) / 2 / steps))) if rows > 1 else step
+
+    def drawn(taken_s: float) -> Interval:
+        first_s = prompts.value + taken_s
+        terms = tuple(power_terms(job, model.device, step.value, first_s))
+        return estimate(model.families["inference.power"], terms, model.device.power_w)
+
+    return Answers(job, found, whole, first, token, depending(taken, drawn))
+
+
+def _request_s(job: InferenceJob, model: CostModel) -> Interval:
+    """What is done for the requests of ``job`` beside its engine."""
+    return estimate(model.families["serving.prompts"], tuple(request_terms(job)))
 
 
 def kept_job(job: Job, source: InferenceSource, asked: InferenceJob) -> InferenceJob:
     """``asked`` with answers that fill the context for which the engine keeps memory."""
     context = int(_number(job, source.context)) if source.context else MOST_CONTEXT
     context = context or MOST_CONTEXT + asked.answer
-    return replace(asked, answer=max(asked.answer, context - asked.prompt))
+    return asked._replace(answer=max(asked.answer, context - asked.prompt))
 
 
 def engine_memory(kept: InferenceJob, fabric: Fabric, model: CostModel) -> Interval:
@@ -221,7 +283,7 @@ def planned_inference(
         most = answers.whole.scaled(1 / max(1, answers.job.answer - 1))
         token = _from_to(step, answers.token or step, answers.token or most)
         figures[names.token] = planned_figure(token, "s")
-    figures[names.watts] = planned_figure(found["watts"], "W")
+    figures[names.watts] = planned_figure(answers.watts or found["watts"], "W")
     if source.context is not None:
         figures["peak_memory_bytes"] = planned_figure(memory, "bytes")
     return JobPrediction(figures=figures, basis=answers.found.basis)
@@ -235,7 +297,7 @@ def _from_to(least: Interval, likely: Interval, most: Interval) -> Interval:
 def _throughput(load: Load, answers: Answers) -> Interval:
     """Output tokens/s from the first send to the last answer, which comes after the schedule."""
     if not load.rate:
-        return answers.found.figures["tokens_per_s"].scaled(load.engines)
+        return answers.rate.scaled(load.engines)
     asked = load.rate * answers.job.answer * load.engines
     value, soon, late = (
         asked * load.duration_s / (load.duration_s + after_s)
@@ -267,18 +329,18 @@ def planned_server(
     """What engines that take the memory that they find can answer at most, and what they take.
     Raises :class:`NotPredicted` where the model does not fit, and :class:`OutOfCoverage`.
     """
-    full = replace(one, answer=max(one.answer, MOST_CONTEXT - one.prompt))
+    full = one._replace(answer=max(one.answer, MOST_CONTEXT - one.prompt))
     lone = engine_memory(full, fabric, model)  # with one slot
     slot = cache_bytes(full, MOST_CONTEXT)
     room = model.device.memory_bytes - (lone.value - slot)
     slots = max(1, min(load.in_flight, int(CACHE_SHARE * room / slot)))
-    answers = _answers(one, slots, fabric, model)
-    memory = engine_memory(replace(full, rows=slots), fabric, model)
+    answers = _answers(one, slots, fabric, model, served=load.served)
+    memory = engine_memory(full._replace(rows=slots), fabric, model)
     names, found = source.figures, answers.found.figures
     kept = Interval(slots * slot, *(max(1, slots + by) * slot for by in (-SLOTS_OFF, SLOTS_OFF)))
     figures = {
-        names.throughput: planned_figure(found["tokens_per_s"].scaled(load.engines), "tok/s"),
-        names.watts: planned_figure(found["watts"], "W"),
+        names.throughput: planned_figure(answers.rate.scaled(load.engines), "tok/s"),
+        names.watts: planned_figure(answers.watts or found["watts"], "W"),
         "peak_memory_bytes": planned_figure(memory, "bytes"),
     }
     if names.cache is not None:

@@ -9,7 +9,7 @@ and sends each token to its own and back; data parallelism repeats everything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s
 from orchestrator.core.costs.estimate import Part, Term
@@ -27,8 +27,7 @@ PREFILL_TOKENS = 8192  # of prompts that are computed together (builtin/options.
 CACHE_ROUND = 64  # slots of the cache have a multiple of so many tokens (builtin/slots.py)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceJob:
+class InferenceJob(NamedTuple):
     """``rows`` sequences at once of each replica, prompts of ``prompt`` tokens, answers of
     ``answer``. A replica spans ``tensor`` x ``expert`` GPUs; there are ``replicas`` of them.
     """
@@ -40,7 +39,7 @@ class InferenceJob:
     tensor: int = 1
     expert: int = 1
     replicas: int = 1
-    routing: Routing = field(default_factory=lambda: Routing(experts=0, active=0))
+    routing: Routing = Routing(experts=0, active=0)
 
     @property
     def gpus(self) -> int:
@@ -76,9 +75,22 @@ def decode_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[
         yield Term("kernels_rows", kernels)
     yield Term("rows", BF16 * job.own_rows * _passed_values(shape) / memory)
     yield Term("kernels", kernels)
-    yield from _exchange_terms(job, fabric, job.rows)
+    yield from exchange_terms(job, fabric, job.rows)
     yield Term("step", MILLISECOND, Part.HOST)
     yield Term("answers", job.rows * MICROSECOND, Part.HOST)
+
+
+def serving_terms(job: InferenceJob) -> Iterator[Term]:
+    """Seconds that a server takes for a decode step beside its engine: each answer is an event of a
+    stream.
+    """
+    yield Term("step", MILLISECOND)
+    yield Term("answers", job.rows * MICROSECOND)
+
+
+def request_terms(job: InferenceJob) -> Iterator[Term]:
+    """Seconds that a server takes for requests before their prompts are computed."""
+    yield Term("requests", job.rows * MILLISECOND)
 
 
 def mean_length(job: InferenceJob) -> float:
@@ -125,7 +137,7 @@ def prefill_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator
     yield Term("passes", passed / device.memory_bytes_s)
     yield Term("kernels", kernels)
     yield Term("decodes", 2 * between / device.memory_bytes_s)
-    yield from _exchange_terms(job, fabric, job.rows * job.prompt)
+    yield from exchange_terms(job, fabric, job.rows * job.prompt)
     yield Term("launches", kernels, Part.HOST)
     yield Term("requests", job.rows * MICROSECOND, Part.AFTER)
     yield Term("step", MILLISECOND, Part.AFTER)
@@ -139,7 +151,7 @@ def prefill_flops(job: InferenceJob) -> float:
     return 2.0 * (body * tokens + shape.table * job.own_rows) / job.tensor
 
 
-def _exchange_terms(job: InferenceJob, fabric: Fabric, tokens: float) -> Iterator[Term]:
+def exchange_terms(job: InferenceJob, fabric: Fabric, tokens: float) -> Iterator[Term]:
     """Two sums over tensor ranks a layer; to the experts and back."""
     shape = job.shape
     size = BF16 * tokens / job.expert * shape.hidden
@@ -196,7 +208,29 @@ def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float
     moved = (steps + job.batches) * read_bytes(job) + steps * cache
     computed = prefill_flops(job) + steps * decode_flops(job)
     yield Term("idle", device.idle_w)
-    yield from activity_terms(computed, moved, first_s + steps * step_s)
+    yield from _drawn_terms(job, computed, moved, first_s + steps * step_s)
+
+
+def steady_power_terms(
+    job: InferenceJob, device: Device, rate: float, token_s: float
+) -> Iterator[Term]:
+    """Likewise while requests come one by one, ``rate`` of them in a second, and each sequence gets
+    a token every ``token_s``.
+    """
+    cache = cache_bytes(job, mean_length(job))
+    prompts = min(1.0, rate * token_s)  # batches of them between two tokens
+    moved = (1 + prompts) * read_bytes(job) + cache
+    alone = job._replace(rows=1)
+    computed = decode_flops(job) + rate * token_s * prefill_flops(alone)
+    yield Term("idle", device.idle_w)
+    yield from _drawn_terms(job, computed, moved, token_s)
+
+
+def _drawn_terms(job: InferenceJob, flops: float, moved: float, seconds: float) -> Iterator[Term]:
+    """The products of one row read the same weights with another kernel."""
+    for term in activity_terms(flops, moved, seconds):
+        several = term.name == "moved" and job.rows > 1
+        yield term._replace(name="moved_rows") if several else term
 
 
 def roofline_s(job: InferenceJob, device: Device) -> float:

@@ -30,6 +30,13 @@ HOUR_S = 3600.0
 NETWORKS = {CommMode.NCCL_IB: "infiniband", CommMode.NCCL_SOCKET: "ethernet"}
 
 
+class Texts(NamedTuple):
+    """Mean tokens of the texts in a row, and the share of them that are targets."""
+
+    tokens: float
+    targets: float
+
+
 class PlannedGpus(NamedTuple):
     """The GPUs of a plan: the name of their file, how many, and how they are joined."""
 
@@ -117,6 +124,36 @@ def training_job(job: Job, source: TrainingSource, shape: ModelShape, gpus: int)
         gpus=gpus,
         rank=_number(job, source.adapter_rank),
     )
+
+
+def text_cases(
+    job: Job, source: TrainingSource, step: TrainingJob, known: Texts | None = None
+) -> tuple[TrainingJob, ...]:
+    """``step`` with the texts that its rows are made of: as ``known``, else as assumed. Where
+    nothing is known of them there are two: as assumed, and rows that are one text, which take
+    longest.
+    """
+    texts = source.texts
+    if texts is None:
+        return (step,)
+    tokens, targets = known or Texts(texts.tokens, texts.targets)
+    packed = step._replace(text=round(tokens), targets=targets)
+    if known or all(condition_holds(each, job.values) for each in texts.only):
+        return (packed,)
+    return packed, step
+
+
+def either(one: Prediction, other: Prediction) -> Prediction:
+    """Of a job that is one of two: between both, as likely the one as the other."""
+    figures = {
+        name: Interval(
+            value=math.sqrt(each.value * other.figures[name].value),
+            low=min(each.low, other.figures[name].low),
+            high=max(each.high, other.figures[name].high),
+        )
+        for name, each in one.figures.items()
+    }
+    return one._replace(figures=figures)
 
 
 def require_measured(job: Job, only: Iterable[Condition]) -> None:

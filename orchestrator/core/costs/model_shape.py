@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 
 
 @wire("ModelShape")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
+class ModelShape(NamedTuple):
     """A decoder with grouped key-value heads and a gated MLP. ``intermediate`` is the width of one
     MLP, or of one expert where there are ``experts``, of which each token uses ``active_experts``.
     """

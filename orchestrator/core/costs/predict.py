@@ -11,6 +11,7 @@ from orchestrator.core.costs.estimate import Family, Interval, estimate, product
 from orchestrator.core.costs.hardware import Device, Fabric
 from orchestrator.core.costs.training_step import TrainingJob
 
+GPUS = "GPUs"  # the feature that says how many there are
 REACH = 2.0  # how far beyond what was measured a family is believed
 
 Coverage = Mapping[str, tuple[float, float]]
@@ -48,7 +49,7 @@ def training_features(job: TrainingJob) -> Features:
         "hidden width": job.shape.hidden,
         "tokens of a micro-batch": job.tokens,
         "sequence length": job.sequence,
-        "GPUs": job.gpus,
+        GPUS: job.gpus,
     }
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Family
@@ -16,20 +17,26 @@ from orchestrator.core.costs.predict import CostModel
 
 
 @wire("CostPrior")
-@dataclass(frozen=True, slots=True)
-class Prior:
+class Prior(NamedTuple):
     """What is known of a coefficient before anything was measured: its value, and the factor by
-    which it may well be off (one standard deviation of its logarithm).
+    which it may well be off (one standard deviation of its logarithm). ``varies``: likewise, that
+    by which it differs between machines with the same GPU, however well one of them was measured:
+    what the host does.
     """
 
     name: str
     value: float
     factor: float
+    varies: float = 1.0
+
+    @property
+    def width(self) -> float:
+        """The variance of its logarithm on a machine that was not measured."""
+        return math.log(self.factor) ** 2 + math.log(self.varies) ** 2
 
 
 @wire("FamilyPriors")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyPriors:
+class FamilyPriors(NamedTuple):
     """What is assumed of a family: ``spread`` of repeated measurements."""
 
     priors: tuple[Prior, ...]
@@ -37,8 +44,7 @@ class FamilyPriors:
 
 
 @wire("CostTables")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostTables:
+class CostTables(NamedTuple):
     """What hardware files say: GPUs and models by the names of their files, links by kind, what is
     assumed of each family.
     """
@@ -46,7 +52,7 @@ class CostTables:
     gpus: Mapping[str, GpuKind]
     links: Mapping[str, Latency]
     assumed: Mapping[str, FamilyPriors]
-    models: Mapping[str, ModelShape] = field(default_factory=dict)
+    models: Mapping[str, ModelShape] = MappingProxyType({})
 
     def gpu_called(self, name: str) -> str | None:
         """The file of the GPU that a driver or an inventory calls so; None where none fits."""
@@ -63,8 +69,7 @@ class CostTables:
 
 
 @wire("FitQuality")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitQuality:
+class FitQuality(NamedTuple):
     """Errors of a family when each of its points is predicted by the others: mean absolute
     percentage error and bias as fractions, and the share that lies in the 90 % interval.
     """
@@ -76,8 +81,7 @@ class FitQuality:
 
 
 @wire("Calibration")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
+class Calibration(NamedTuple):
     """Fitted families of one kind of GPU. ``device`` is its name; ``made`` a date; ``missing``:
     what was not fitted, and why.
     """
@@ -87,14 +91,14 @@ class Calibration:
     source: str
     families: Mapping[str, Family]
     coverage: Mapping[str, Mapping[str, tuple[float, ...]]]
-    quality: Mapping[str, FitQuality] = field(default_factory=dict)
+    quality: Mapping[str, FitQuality] = MappingProxyType({})
     missing: tuple[str, ...] = ()
     schema_version: int = 1
 
 
 def uninformed(priors: Sequence[Prior], spread: float) -> Family:
     """A family that nothing was measured for: as wide as its priors."""
-    widths = [math.log(prior.factor) ** 2 for prior in priors]
+    widths = [prior.width for prior in priors]
     size = range(len(priors))
     return Family(
         names=tuple(prior.name for prior in priors),
@@ -109,17 +113,24 @@ def model_of(
 ) -> CostModel:
     """The cost model of a device: fitted families, and assumed ones for what was not fitted."""
     families = {name: uninformed(each.priors, each.spread) for name, each in assumed.items()}
-    if calibration is None:
+    fitted = {} if calibration is None else _usable(calibration.families, assumed)
+    if calibration is None or not fitted:
         basis = f"data sheet of {device.name}; nothing was measured on it"
         return CostModel(device=device, families=families, basis=basis)
-    points = max((family.points for family in calibration.families.values()), default=0)
+    points = max(family.points for family in fitted.values())
     coverage = {
         kind: {name: (bounds[0], bounds[-1]) for name, bounds in each.items()}
         for kind, each in calibration.coverage.items()
     }
     return CostModel(
         device=device,
-        families=families | dict(calibration.families),
+        families=families | fitted,
         basis=f"{points} points measured on {device.name}, {calibration.made}",
         coverage=coverage,
     )
+
+
+def _usable(fitted: Mapping[str, Family], assumed: Mapping[str, FamilyPriors]) -> dict[str, Family]:
+    """Those with the coefficients that there are now: an earlier release had other terms."""
+    wanted = {name: {prior.name for prior in each.priors} for name, each in assumed.items()}
+    return {name: each for name, each in fitted.items() if {*each.names} == wanted.get(name)}

@@ -31,7 +31,9 @@ KERNELS_PER_LAYER = 95  # counted in workloads/finetune/fused/layer.py and fused
 
 class TrainingJob(NamedTuple):
     """``rows`` of ``sequence`` tokens in a micro-batch of one rank, ``accumulation`` of them in a
-    step; ``rank`` of the adapters, 0 = all weights are trained.
+    step; ``rank`` of the adapters, 0 = all weights are trained. ``text``: tokens of each of the
+    texts that are packed into a row, 0 = a row is one; ``targets``: the share of tokens that are
+    predicted, for the output layer computes no others.
     """
 
     shape: ModelShape
@@ -40,6 +42,8 @@ class TrainingJob(NamedTuple):
     accumulation: int = 1
     gpus: int = 1
     rank: int = 64
+    text: int = 0
+    targets: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -57,19 +61,24 @@ class TrainingJob(NamedTuple):
         shape = self.shape
         return shape.adapter_values(self.rank) if self.rank else shape.parameters
 
+    @property
+    def attended(self) -> int:
+        """Tokens among which each attends: those of its text."""
+        return min(self.text or self.sequence, self.sequence)
+
 
 def product_flops(job: TrainingJob) -> float:
     """Of the matrix products of one rank's step."""
     frozen = FORWARD + INPUT_GRADIENT
     whole = frozen + WEIGHT_GRADIENT
-    used = job.shape.used_matrices
+    used = job.shape.used_matrices - (1 - job.targets) * job.shape.table
     each = frozen * used + whole * job.trained if job.rank else whole * used
     return float(job.accumulation * job.tokens * each)
 
 
 def attention_flops(job: TrainingJob) -> float:
     """Of causal attention, both ways: scores and their sum of values, half of all pairs."""
-    forward = 2.0 * job.tokens * job.sequence * job.shape.mixed
+    forward = 2.0 * job.tokens * job.attended * job.shape.mixed
     return job.accumulation * job.shape.layers * forward * (1 + ATTENTION_BACKWARD)
 
 
@@ -78,7 +87,7 @@ def passed_bytes(job: TrainingJob) -> float:
     shape = job.shape
     mlp = MLP_PASSES * shape.active_width
     layer = HIDDEN_PASSES * shape.hidden + mlp + QKV_PASSES * shape.qkv
-    values = shape.layers * layer + LOGIT_PASSES * shape.vocabulary
+    values = shape.layers * layer + job.targets * LOGIT_PASSES * shape.vocabulary
     return float(BF16 * job.accumulation * job.tokens * values)
 
 
@@ -136,7 +145,7 @@ def _layer_bytes(job: TrainingJob) -> float:
 
 
 def _head_bytes(job: TrainingJob) -> float:
-    logits = min(LOGITS_BYTES, BF16 * job.tokens * job.shape.vocabulary)
+    logits = min(LOGITS_BYTES, BF16 * job.targets * job.tokens * job.shape.vocabulary)
     return float(logits + BF16 * job.tokens * 3 * job.shape.hidden)
 
 

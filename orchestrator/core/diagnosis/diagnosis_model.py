@@ -24,6 +24,16 @@ class Domain(IntEnum):
     PROGRAM = 4
 
 
+class FindingKind(StrEnum):
+    """``CAUSE``: it says why. ``SYMPTOM``: the logs say how it ended, and not why. ``SPEED``: they
+    hold no failure, only what costs speed.
+    """
+
+    CAUSE = "cause"
+    SYMPTOM = "symptom"
+    SPEED = "speed"
+
+
 class LogRole(IntEnum):
     """What a clue is worth as the first cause; the lower value wins, whenever it was written.
 
@@ -42,6 +52,13 @@ class LogRole(IntEnum):
     STOPPED = 5
     SLOW = 6
     HARMLESS = 7
+
+    @property
+    def kind(self) -> FindingKind:
+        """What a diagnosis is whose first clue has this role."""
+        if self is LogRole.SLOW:
+            return FindingKind.SPEED
+        return FindingKind.SYMPTOM if self >= LogRole.VAGUE else FindingKind.CAUSE
 
 
 class Confidence(StrEnum):
@@ -224,8 +241,9 @@ class Evidence:
 @wire("Diagnosis")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """The first cause. ``who`` names its rank or node; ``consequences`` fold what others suffered;
-    ``besides`` are other things found wrong.
+    """The first cause, or what else was found (``kind``). ``who`` names its rank or node;
+    ``consequences`` fold what others suffered; ``besides`` are other things found wrong, and of
+    those ``alternatives`` what may as well have been first.
     """
 
     id: str
@@ -241,6 +259,8 @@ class Diagnosis:
     consequences: tuple[str, ...] = ()
     besides: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    kind: FindingKind = FindingKind.CAUSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,8 @@ def find_first_cause(
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first_rival(rivals, ends)
-    found = _make_diagnosis(_attribute_clue(first, read), sure, blamed, sources)
+    first = _attribute_clue(_complete_clue(first, blamed), read)
+    found = _make_diagnosis(first, sure, blamed, sources)
     open_end = role >= LogRole.VAGUE and found.confidence is Confidence.POSSIBLE
     others = [line for line in telling if line.place not in {e.place for e in found.evidence}]
     return Findings(
@@ -219,14 +220,17 @@ def _rank_of_clue(clue: Clue) -> tuple[int, int, bool, float, int, str, int, str
 def _make_diagnosis(
     first: Clue, sure: bool, clues: Sequence[Clue], sources: Sequence[LogSource]
 ) -> Diagnosis:
-    first = _complete_clue(first, clues)
     rule, source = first.rule, first.source
     alike = {clue.source.rank for clue in clues if clue.rule.id == rule.id} - {None}
     shared = (f"{len(alike)} ranks say the same",) if len(alike) > 1 and not first.joint else ()
+    confidence = _judge_confidence(first, sure, clues)
+    # Only what is as near to the end as the first may have been first instead.
+    open_to = () if confidence is Confidence.CERTAIN else {first.role}
+    rivals = [clue for clue in clues if clue.role in open_to]
     return Diagnosis(
         id=rule.id,
         title=rule.title,
-        confidence=_judge_confidence(first, sure, clues),
+        confidence=confidence,
         cause=_cause_sentence(first),
         remedy=_fill_template(rule.remedy, first),
         advice=rule.advice,
@@ -237,6 +241,8 @@ def _make_diagnosis(
         consequences=tuple(_list_consequences(first, clues, sources)),
         besides=(*shared, *_other_findings(first, clues)),
         references=rule.references,
+        alternatives=tuple(_other_findings(first, rivals)),
+        kind=first.role.kind,
     )
 
 

@@ -51,7 +51,11 @@ _HOST = (
 # A plain word is a host's name only where the next thing is a head of its own.
 _WORD = r"(?P<node>[a-z][a-z0-9]{1,30}(?:-[a-z0-9]{1,30}){0,4})"
 _NO_WORD = r"(?:errors?|err|warn|warning|info|debug|fatal|critical|trace|std\w{2,3}|root|log): "
-_ANOTHER_HEAD = r"\[rank\d|\[default\d|\[20\d\d-\d\d-\d\d"
+_ANOTHER_HEAD = (
+    r"\[rank\d|\[default\d|\[20\d\d-\d\d-\d\d"
+    # What a login on another host ends with: its shell's words, or those of ssh.
+    r"|(?:ba|da|z|k)?sh: |ssh: |Permission denied \(|Host key verification failed"
+)
 
 _HOST_NAME = rf"(?!python){_NAME}"
 _DATE = r"\d{4}[-/.]\d\d[-/.]\d\d"

@@ -25,12 +25,13 @@ _TIMES = (
 
 def read_time(line: str) -> float | None:
     """Seconds since the first of January, by the clock of whoever wrote the line; None without.
+    Of several the outermost counts: a collector stamps all its lines by one clock.
 
     Many formats leave the year out, so it is left out of all; zones are taken as they stand.
     """
     head = line[:HEAD]
-    match = next((m for pattern in _TIMES if (m := pattern.search(head)) is not None), None)
-    return None if match is None else _seconds(match)
+    found = [match for pattern in _TIMES if (match := pattern.search(head)) is not None]
+    return _seconds(min(found, key=lambda match: match.start())) if found else None
 
 
 def last_time(lines: str) -> float | None:

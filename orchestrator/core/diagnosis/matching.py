@@ -31,6 +31,22 @@ MAX_DETAIL = 240  # characters of an exception's words
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
+# An entry of torchrun's summary, which ends with the traceback that the rank left in a file.
+_SUMMARY = re.compile(
+    r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
+)
+_IN_SUMMARY, _BEHIND_IT = "traceback : Traceback ", "\n------------"
+
+_SUMMARY = re.compile(
+    r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
+)
+# ``Local host: w1`` in a box of Open MPI, whose other lines say what happened there.
+_RULE = "-" * 40
+_BOXED = re.compile(
+    r"^[^\n:]{0,40}?\b(?:Node|Local host|Host|Hostname|Node name): {1,20}([\w.-]{1,120})$",
+    re.MULTILINE,
+)
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
 # What a model was asked or answered, which programs write out: it happened to somebody else.
 _SPEECH = re.compile(
     r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
@@ -54,7 +70,7 @@ _SILENT = BY_ID["PY-EXC-002"]
 # A status of a library by its name, or words that only point at other lines.
 _SAYS_NOTHING = re.compile(
     r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
-    r"|(?i:\b(?:see|check|refer to) (?:the )?"
+    r"|(?i:\b(?:see|check|refer to|look at) (?:the )?"
     r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}"
     r"\b(?:above|below|for (?:root|more|details|the)))"
 )
@@ -231,6 +247,23 @@ class _Line:
         before = content[max(0, self.start - NEAR) : self.start].split("\n")[-NEAR_LINES - 1 :]
         return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
 
+    @cached_property
+    def boxed_node(self) -> str:
+        """The node that MPI's launchers name in a message that they set between two rules."""
+        near = self.around
+        match = _BOXED.search(near) if _RULE in near else None
+        return "" if match is None else match[1]
+
+    @property
+    def summary_entry(self) -> re.Match[str] | None:
+        """The entry of torchrun's summary to which the line belongs."""
+        before = self._within.content[max(0, self.start - LOOK_BACK) : self.start]
+        at = before.rfind(_IN_SUMMARY)
+        if at < 0 or _BEHIND_IT in before[at:].replace("=", "-"):
+            return None
+        entries = deque(_SUMMARY.finditer(before, max(0, at - NEAR), at), maxlen=1)
+        return entries[0] if entries else None
+
     @property
     def shown(self) -> str:
         return self.text[:SHOWN_LINE].strip()
@@ -246,7 +279,10 @@ class _Line:
         source, rank = self._within.source, self.head.rank
         if (target := told.get("target")) is not None:
             ranked = told.get("rank", "")
-            return replace(source, rank=int(ranked) if ranked else None, node=target)
+            # What a parallel shell prints behind a name is of the node with that name.
+            behind = self.text.startswith(f"{self.head.node}: ")
+            named = self.head.node if behind and _ADDRESS.fullmatch(target) else ""
+            return replace(source, rank=int(ranked) if ranked else None, node=named or target)
         for name in ("rank", "local_rank"):
             number = told.get(name, "")
             if _RANK.fullmatch(number) and (name == "rank" or rank is None):
@@ -254,7 +290,9 @@ class _Line:
                 rank = source.rank if own else int(number)
         rank = source.rank if rank is None else rank
         # A file that the run's folder attributes to a node knows better than a host's own name.
-        node = source.node or told.get("node") or self.head.node
+        node = source.node or told.get("node") or self.head.node or self.boxed_node
+        if rank is None and not node and (entry := self.summary_entry) is not None:
+            return replace(source, rank=int(entry["rank"]), node=entry["node"])
         return replace(source, rank=rank, node=node)
 
 

@@ -160,6 +160,18 @@ class SampleSource:
     any_of: tuple[str, ...] = ()
 
 
+@wire("TextSource")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSource:
+    """What is assumed of texts that are packed into rows, where ``only`` holds: mean ``tokens``,
+    and the share of them that are ``targets``.
+    """
+
+    tokens: int
+    targets: float
+    only: tuple[Condition, ...] = ()
+
+
 @wire("TrainingSource")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSource:
@@ -167,7 +179,8 @@ class TrainingSource:
 
     ``model``: its name or folder; ``rows`` of a micro-batch, ``sequence`` tokens each;
     ``accumulation`` of them in a step, unless ``global_rows`` of all ranks is more than 0.
-    ``only``: what has to hold for the program to be the one that was measured.
+    ``texts``: what rows are made of; None = each is one text, all of it targets. ``only``: what has
+    to hold for the program to be the one that was measured.
     """
 
     model: str
@@ -177,6 +190,7 @@ class TrainingSource:
     global_rows: str
     adapter_rank: str
     steps: str
+    texts: TextSource | None = None
     only: tuple[Condition, ...] = ()
 
 
@@ -184,8 +198,8 @@ class TrainingSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceFigures:
     """The metrics under which a workload reports output tokens/s of all engines, the median time to
-    the first token, that of each token after it, watts of a GPU, and bytes of an engine's cache;
-    None = it reports no such thing.
+    the first token, that of each token after it, watts of a GPU, bytes of an engine's cache, input
+    tokens/s until the first token, and GiB of its peak; None = it reports no such thing.
     """
 
     throughput: str
@@ -193,23 +207,30 @@ class InferenceFigures:
     token: str | None = None
     watts: str = "watts"
     cache: str | None = None
+    prefill: str | None = None
+    memory: str | None = None
 
 
 @wire("InferenceSource")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceSource:
-    """Which parameters of a workload say what the built-in engine is asked, for predictions.
+    """Which parameters of a workload say what inference it is, for predictions. ``program``:
+    ``engine``, the built-in one, or ``eager``, transformers' own forward pass, of which
+    ``tensor_parallel`` ranks share a model, 0 = all.
 
     ``shape``: the sizes of the model where ``model`` is empty. A number stands for itself.
     ``prompt_words`` are made tokens by ``tokens_per_word``, which is assumed. ``in_flight``:
     requests at once of each engine, or ``shared`` by all; where a ``rate`` of all engines is named
     it counts for ``duration`` seconds instead, unless ``closed`` holds. ``batches``: a list of such
     numbers, one after the other on one engine, whose figures end in ``.batchN``. Where neither is
-    there, an engine answers as many as its memory holds. ``engines`` of a node: 0,
-    or None = one for each GPU. ``context``: tokens for which memory is kept, 0 = as the engine
-    chooses; None = it takes the memory that it finds. ``only``: as for training.
+    there, an engine answers as many as its memory holds. ``served``: asked by others, by text.
+    ``engines`` of a node: 0, or None = one for each GPU. ``context``: tokens for which memory is
+    kept, 0 = as the engine chooses; None = it takes the memory that it finds. ``only``: as for
+    training.
     """
 
+    program: str = "engine"
+    tensor_parallel: str | None = None
     model: str
     shape: str | None = None
     prompt_words: str | int
@@ -223,6 +244,7 @@ class InferenceSource:
     closed: tuple[Condition, ...] = ()
     engines: str | None = None
     context: str | None = None
+    served: bool = False
     figures: InferenceFigures
     only: tuple[Condition, ...] = ()
 

@@ -11,7 +11,8 @@ from orchestrator.core.verdict.result import MetricResult, PredictedMetric
 WAITED = 0.02  # part of a step that somebody waited, from which on it is worth a word
 EXPLAINING = 1 / 3  # part of the difference that a cause has to make up for
 COOL = 0.9  # of the predicted power, below which a GPU works less than it should
-LOWER_IS_BETTER = frozenset({"step_time_p50", "peak_memory_bytes", "watts", "ttft_p50", "tpot_p50"})
+MEMORY = frozenset({"peak_memory_bytes", "peak_memory"})
+LOWER_IS_BETTER = MEMORY | {"step_time_p50", "watts", "ttft_p50", "tpot_p50"}
 
 
 def compare_prediction(
@@ -55,7 +56,7 @@ def _cause(
 ) -> str:
     figure = prediction.figures[name]
     more = measured > figure.value
-    if name == "peak_memory_bytes":
+    if name in MEMORY:
         return _memory_cause(more=more)
     if more != (name in LOWER_IS_BETTER):
         return "better than every run that the model was fitted to; orchestrate model calibrate"

@@ -38,7 +38,8 @@ class ChangedOutput(RunFailed):
 async def collect_outputs(
     link: NodeLink, run_id: str, attempt: int, folder: RunFolder, *, timeout_s: float
 ) -> Collected:
-    """Everything below ``output/`` of the attempt; what an earlier attempt left moves aside.
+    """Everything below ``output/`` of the attempt, empty folders too; what an earlier attempt left
+    moves aside.
 
     A file that changes while it is copied is asked for again; what does not come all the same is
     in the result, and all of it in :attr:`RunFolder.left_out`. Raises ``OrchestrateError``,
@@ -53,6 +54,8 @@ async def collect_outputs(
     _set_aside(folder, node, attempt - 1)
     async with asyncio.timeout(timeout_s):
         fetched, changed = await _fetch_all(link, named, listing.files, root, timeout_s)
+    for path in listing.folders:
+        make_private_dir(root / path)
     for path, target in listing.links.items():
         _make_link(root / path, target)
     left_out = {**listing.left_out, **changed}

@@ -29,7 +29,8 @@ async def _watched(work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
     for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # What ignores it, or has a handler of its own, keeps that.
+        if signal.getsignal(number) is signal.SIG_DFL:
             with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
                 loop.add_signal_handler(number, end, number)
     try:

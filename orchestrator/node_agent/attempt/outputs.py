@@ -1,8 +1,8 @@
 """What a run left in ``output/``: a list with digests, and bytes by offset; nothing outside it.
 
-Links are never followed: one that stays inside is offered as a link, with a relative target. What
-is not offered is listed with the reason. Bytes of what a rank offers to the coordinator while it
-runs are read in the same way.
+Links are never followed: one that stays inside is offered as a link, with a relative target; a
+folder that holds nothing is offered by its path. What is not offered is listed with the reason.
+Bytes of what a rank offers to the coordinator while it runs are read in the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_DEPTH = 32
 MAX_PATH_BYTES = 1024
 MAX_FETCH_BYTES = 4 * 1024 * 1024
 CHANGED = "it changed while it was listed"
-LINK = "a link"
+LINK, FOLDER = "a link", "an empty folder"
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OPEN_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -42,7 +42,8 @@ def _attempt(layout: NodeLayout, request: Request) -> AttemptLayout:
 
 def list_outputs(layout: NodeLayout, request: Request) -> tuple[dict[str, Any], bytes]:
     """The payload is JSON: ``{"files": [{path, bytes, sha256}], "links": [{path, target}],
-    "skipped": [{path, why}]}``. ``paths``: describe only these files, which changed meanwhile.
+    "folders": [path], "skipped": [{path, why}]}``; ``folders`` are those that hold nothing.
+    ``paths``: describe only these files, which changed meanwhile.
     """
     attempt = _attempt(layout, request)
     again = read_field(request, "paths", list, [])
@@ -63,22 +64,29 @@ class _OutputListing:
     def __init__(self, output: str) -> None:
         self.files: list[dict[str, Any]] = []
         self._links: list[dict[str, str]] = []
+        self._folders: list[str] = []
         self._skipped: list[dict[str, str]] = []
         self._output = os.path.realpath(output)
 
     def add(self, root: int, found: Iterable[tuple[str, str]]) -> None:
         """Each of ``found`` goes where it belongs. Raises :class:`AgentFault` for too many."""
         for path, why in found:
-            if len(self.files) + len(self._links) + len(self._skipped) >= MAX_FILES:
+            if self._count() >= MAX_FILES:
                 raise AgentFault(BAD_REQUEST, f"more than {MAX_FILES} files in output/")
             if why == LINK:
                 self._add_link(root, path)
+                continue
+            if why == FOLDER:
+                self._folders.append(path)
                 continue
             described = None if why else _describe(root, path)
             if described is None:
                 self._skipped.append({"path": path, "why": why or CHANGED})
             else:
                 self.files.append(described)
+
+    def _count(self) -> int:
+        return len(self.files) + len(self._links) + len(self._folders) + len(self._skipped)
 
     def _add_link(self, root: int, path: str) -> None:
         target, why = _safe_target(root, self._output, path)
@@ -88,7 +96,12 @@ class _OutputListing:
             self._links.append({"path": path, "target": target})
 
     def encode(self) -> bytes:
-        parts = {"files": self.files, "links": self._links, "skipped": self._skipped}
+        parts = {
+            "files": self.files,
+            "links": self._links,
+            "folders": self._folders,
+            "skipped": self._skipped,
+        }
         return json.dumps(parts).encode()
 
 
@@ -112,7 +125,7 @@ def _safe_target(root: int, output: str, path: str) -> tuple[str, str]:
 
 
 def _walk(root: int, below: str, depth: int) -> Iterator[tuple[str, str]]:
-    """(path, why it is skipped, :data:`LINK`, or ""), in order."""
+    """(path, why it is skipped, :data:`LINK`, :data:`FOLDER`, or ""), in order."""
     try:
         fd = os.dup(root) if not below else _open_below(root, below, OPEN_DIRECTORY)
     except OSError:
@@ -121,6 +134,8 @@ def _walk(root: int, below: str, depth: int) -> Iterator[tuple[str, str]]:
     try:
         with os.scandir(fd) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
+            if below and not found:
+                yield below, FOLDER
             for entry in found:
                 path = below + "/" + entry.name if below else entry.name
                 why = _objection(entry, path, depth)

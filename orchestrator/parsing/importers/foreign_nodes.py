@@ -25,10 +25,20 @@ from orchestrator.parsing.inputs.cluster_schema import NodeEntry
 
 MAX_WARNINGS = 50
 MAX_PROBLEMS = 20
-MAX_REASONS = 3
+MAX_REASONS = 12
+MAX_PLACES = 40
 MAX_SHOWN = 80
 MAX_GPUS = 64
 Field = str | int | Mapping[str, str | int]
+# Fields in words, for a file that may call them otherwise.
+_FIELDS = {
+    "ssh": "the address",
+    "user": "the user's name",
+    "key": "the path of the key",
+    "jump": "the jump host",
+    "python": "the interpreter",
+    "gpus": "the number of GPUs",
+}
 _HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -160,15 +170,23 @@ class Collector:
         )
 
     def _refuse_empty(self) -> NoReturn:
-        reasons = [f"{unknown.where}: {unknown.reason}" for unknown in self._unknown]
-        why = "; ".join(_bounded_lines(dict.fromkeys(reasons), MAX_REASONS)) or "it names none"
+        alike: dict[str, list[str]] = {}
+        for unknown in self._unknown:
+            alike.setdefault(unknown.reason, []).append(unknown.where)
+        reasons = [
+            f"{where[0]}: {reason}" + (f" (as {_others(where[1:])})" if where[1:] else "")
+            for reason, where in alike.items()
+        ]
+        why = "; ".join(_bounded_lines(reasons, MAX_REASONS)) or "it names none"
         remedy = "name the file that holds the hosts, and its format"
         raise UsageError(
             "no host found", id="import.empty", where=self.source, why=why, remedy=remedy
         )
 
     def _refuse_unknown(self) -> NoReturn:
-        lines = _bounded_lines([str(unknown) for unknown in self._unknown], MAX_PROBLEMS)
+        lines = [str(unknown) for unknown in self._unknown][:MAX_PROBLEMS]
+        if more := [unknown.where for unknown in self._unknown][MAX_PROBLEMS:]:
+            lines.append(f"... and {len(more)} more: {_others(more)}")
         count = len(self._unknown)
         what = "1 host is not understood" if count == 1 else f"{count} hosts are not understood"
         raise UsageError(
@@ -188,7 +206,8 @@ class Collector:
         except ValidationError as error:
             keys = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
             for key in sorted(keys & given.keys()):
-                self.unknown(f"{key} is not valid", line, f"{name} {key}={given[key]}")
+                what = f"{_FIELDS.get(key, key)} is not valid"
+                self.unknown(what, line, f"{name} {key}={given[key]}")
             return False
         return True
 
@@ -209,6 +228,12 @@ def node_name(host: str) -> str:
 def shorten_text(text: str) -> str:
     """At most 80 characters of ``text``."""
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _others(where: list[str]) -> str:
+    """Places of which nothing else is said."""
+    more = f" and {len(where) - MAX_PLACES} more" if len(where) > MAX_PLACES else ""
+    return ", ".join(where[:MAX_PLACES]) + more
 
 
 def _bounded_lines(lines: Iterable[str], limit: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.importers.text_lines import split_lines
 
 _VAULT = re.compile(r"\$ANSIBLE_VAULT;")
 _MARKUP = re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
@@ -21,7 +22,7 @@ _YAML_KEY = re.compile(r"""("[^"]*"|'[^']*'|[^\s\[\]{}=:"'#,;]+)\s*:(\s|$)""")
 _YAML_ITEM = re.compile(r"-\s+\S")
 # What a program says in place of hosts, when its output was taken for them.
 _MESSAGE = re.compile(
-    r"[\w./-]{1,60}: (error|fatal|warning): "
+    r"[\w./-]{1,60}: (error|fatal|warning|unrecognized option|invalid option)\b"
     r"|[^\s:][^:\n]{0,60}: .{0,120}\b(command not found|No such file or directory|Permission denied"
     r"|Connection (refused|timed out)|Unable to contact|could not resolve)",
     re.IGNORECASE,
@@ -82,7 +83,7 @@ def is_yaml(text: str) -> bool:
 
 
 def _significant_lines(text: str) -> list[str]:
-    lines = (line.strip() for line in text.splitlines()[:_MAX_LINES])
+    lines = (line.strip() for line in split_lines(text)[:_MAX_LINES])
     return [line for line in lines if line and (line[0] not in "#;" or line.startswith("#!"))]
 
 

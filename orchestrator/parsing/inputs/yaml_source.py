@@ -240,15 +240,13 @@ class _Composer:
                 raise _Refused(at, "a key must be plain text")
             is_merge = event.value == "<<" and _is_plain(event)
             node = self._node(next(events), events, depth + 1)
-            if is_merge and self._dialect.merges:
+            if is_merge:
+                if not self._dialect.merges:
+                    remedy = "write the fields out; those of nodes belong under `defaults`"
+                    self.problems.append(InputProblem(at, "merge keys are not accepted", remedy))
+                # Else each of its fields would seem to be missing, too.
                 merged = {**self._merged(node), **merged}
                 continue
-            if is_merge:
-                self.problems.append(
-                    InputProblem(
-                        at, "merge keys are not accepted", "put shared fields under `defaults`"
-                    )
-                )
             key = self._text(event.value, at)
             if key in entries:
                 what = f"key {key[:80]!r} is given twice (first at line {entries[key][0].line})"

@@ -27,10 +27,13 @@ class OfferedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a node has to offer. ``links``: path -> target; ``left_out``: path -> why."""
+    """What a node has to offer. ``links``: path -> target; ``folders``: those that hold nothing;
+    ``left_out``: path -> why.
+    """
 
     files: tuple[OfferedOutput, ...]
     links: Mapping[str, str]
+    folders: tuple[str, ...]
     left_out: Mapping[str, str]
 
 
@@ -38,18 +41,21 @@ def parse_listing(node: str, payload: bytes) -> Listing:
     """The node's listing, with every path and link proven to stay below the artifact folder."""
     try:
         document = json.loads(payload)
-        files, links, skipped = (document.get(k, []) for k in ("files", "links", "skipped"))
-        if len(files) + len(links) + len(skipped) > MAX_FILES:
+        parts = ("files", "links", "folders", "skipped")
+        files, links, folders, skipped = (document.get(part, []) for part in parts)
+        if sum(map(len, (files, links, folders, skipped))) > MAX_FILES:
             raise ValueError(f"more than {MAX_FILES} files")
         listing = Listing(
             files=tuple(_parse_output(entry) for entry in document["files"]),
             links={_check_path(entry["path"]): _link_target(entry) for entry in links},
+            folders=tuple(_check_path(path) for path in folders),
             left_out={_shown_text(entry["path"]): _shown_text(entry["why"]) for entry in skipped},
         )
         paths = {*(output.path for output in listing.files), *listing.links}
-        if len(paths) < len(listing.files) + len(links):
+        named = paths | set(listing.folders)
+        if len(named) < len(listing.files) + len(links) + len(folders):
             raise ValueError("a path is named twice")
-        if nested := paths & folders_of(paths):
+        if nested := paths & folders_of(named):
             raise ValueError(f"both a file and a folder: {min(nested)[:200]!r}")
         return listing
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.diagnosis.diagnosis_model import Diagnosis, Evidence, Findings
+from orchestrator.core.diagnosis.diagnosis_model import Diagnosis, Evidence, FindingKind, Findings
 from orchestrator.view.terminal.terminal import BOLD, RED, YELLOW, paint_text
 from orchestrator.view.terminal.text import brief_text, count_noun
 
 WIDTH = 240
+# What is not told of a cause that the logs do not hold, or where nothing failed.
+_LIMITS = {
+    FindingKind.SYMPTOM: "why it came to that is not in these logs",
+    FindingKind.SPEED: "no failure is in these logs; this costs speed",
+}
 
 
 def findings_text(findings: Findings, read: str, *, color: bool = False) -> list[str]:
@@ -28,14 +33,18 @@ def read_text(logs: Sequence[str], lines: int) -> str:
 
 
 def _cause(found: Diagnosis, color: bool) -> Iterator[str]:
-    yield paint_text(
-        f"{brief_text(found.title)} ({found.id}, {found.confidence.value})", RED + BOLD, color=color
-    )
+    title = f"{brief_text(found.title)} ({found.id}, {found.confidence.value})"
+    yield paint_text(title, RED + BOLD, color=color)
     yield f"  {brief_text(found.cause, 2 * WIDTH)}"
+    if found.kind in _LIMITS:
+        yield f"  {_LIMITS[found.kind]}"
     yield from _lines(found.evidence)
     yield from (f"  then: {brief_text(what, WIDTH)}" for what in found.consequences)
-    yield from (f"  also: {brief_text(what, WIDTH)}" for what in found.besides)
-    yield f"  remedy: {brief_text(found.remedy, 2 * WIDTH)}"
+    yield from (f"  or: {brief_text(what, WIDTH)}" for what in found.alternatives)
+    more = [what for what in found.besides if what not in found.alternatives]
+    yield from (f"  also: {brief_text(what, WIDTH)}" for what in more)
+    word = "next" if found.kind is FindingKind.SYMPTOM else "remedy"
+    yield f"  {word}: {brief_text(found.remedy, 2 * WIDTH)}"
     if found.references:
         yield f"  see: {brief_text(', '.join(found.references), WIDTH)}"
 

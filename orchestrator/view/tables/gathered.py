@@ -5,7 +5,7 @@ What is merged is in the order of the nodes' names, however they came: two outpu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator.core.base.errors import ExitCode
 from orchestrator.core.base.nodeset import fold_nodeset, is_name, natural_key
@@ -54,6 +54,11 @@ class Endings:
             case _:
                 self._lost = True
         self._note(node, why)
+
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """The nodes that did not end well, by what is said of them."""
+        return self._by_outcome
 
     def finish(self) -> int:
         """Tell what did not end well; the exit code."""
@@ -113,6 +118,66 @@ class Streamed(Endings):
 
     def _write(self, node: str, stream: str, lines: Iterable[str]) -> None:
         self._writers[stream].write(f"{node}: {line}" for line in lines)
+
+
+class Recorded(Endings):
+    """A record for each node as it ends, for machines: ``node``, ``state`` (ended, timed-out, lost,
+    not-started, not-reached), ``exit_code`` (128 + number for a signal, else null), ``reason``,
+    ``stdout`` and ``stderr`` (text, of which the first 4 MiB), and ``cut``.
+    """
+
+    def __init__(self, record: Callable[[Mapping[str, object]], None], err: LineWriter) -> None:
+        super().__init__(err)
+        self._record = record
+        self._kept: dict[tuple[str, str], bytearray] = {}
+
+    def output(self, node: str, stream: str, chunk: bytes) -> None:
+        kept = self._kept.setdefault((node, stream), bytearray())
+        kept += chunk[: KEPT_BYTES + 1 - len(kept)]
+
+    def ended(self, node: str, outcome: Outcome) -> None:
+        super().ended(node, outcome)
+        reason = "" if outcome == Exited(0) else describe_outcome(outcome)
+        self._tell(node, _STATES.get(type(outcome), "lost"), outcome, reason)
+
+    def unreachable(self, node: str, why: str) -> None:
+        super().unreachable(node, why)
+        self._tell(node, "not-reached", None, why)
+
+    def not_started(self, node: str, outcome: Outcome | None, why: str) -> None:
+        super().not_started(node, outcome, why)
+        self._tell(node, "not-started", outcome, why)
+
+    def _tell(self, node: str, state: str, outcome: Outcome | None, reason: str) -> None:
+        kept = {name: bytes(self._kept.pop((node, name), b"")) for name in ("out", "err")}
+        said = {f"std{name}": _as_text(content[:KEPT_BYTES]) for name, content in kept.items()}
+        record = {
+            "node": node,
+            "state": state,
+            "exit_code": _code_of(outcome),
+            "reason": brief_text(reason, 400),
+            **said,
+            "cut": any(len(content) > KEPT_BYTES for content in kept.values()),
+        }
+        self._record(record)
+
+
+_STATES: Mapping[type[object], str] = {
+    Exited: "ended", Signalled: "ended", TimedOut: "timed-out"
+}  # fmt: skip
+
+
+def _code_of(outcome: Outcome | None) -> int | None:
+    match outcome:
+        case Exited(code=code):
+            return code
+        case Signalled(signal=number):
+            return 128 + number
+    return None
+
+
+def _as_text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")
 
 
 def fold_names(nodes: list[str]) -> str:

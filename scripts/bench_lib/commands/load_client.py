@@ -1,4 +1,4 @@
-"""Streamed requests per second and memory of the load test's client, beside AIPerf."""
+"""Streamed requests per second and memory of the load test's client, beside AIPerf and vLLM."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--requests", type=RUNS, default=20_000, metavar="N", help="of ours (default: 20000)"
     )
     parser.add_argument(
-        "--peer-requests", type=RUNS, default=2000, metavar="N", help="of AIPerf (default: 2000)"
+        "--peer-requests", type=RUNS, default=2000, metavar="N", help="of others (default: 2000)"
     )
     parser.add_argument(
         "--aiperf", type=Path, metavar="VENV", help="default: a temporary one, with pip"
+    )
+    parser.add_argument(
+        "--vllm", type=Path, metavar="VENV", help="an environment of vLLM's; default: not measured"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Both clients in turn, against the same trivial server."""
+    """The clients in turn, against the same trivial server."""
     facts = describe(sys.executable, None)
     runs: list[ClientRun] = []
     with reported(runs, lambda: _report(arguments, facts, runs)):
         runs.extend(
             measure_clients(
-                arguments.requests, arguments.peer_requests, arguments.repeats, arguments.aiperf
+                arguments.requests,
+                arguments.peer_requests,
+                arguments.repeats,
+                arguments.aiperf,
+                arguments.vllm,
             )
         )
     return MET if clients_met(runs) else MISSED
@@ -51,7 +58,7 @@ def _report(
 
 COMMAND = Command(
     name="load-client",
-    help="streamed requests per second and memory of the load test's client, beside AIPerf",
+    help="streamed requests per second and memory of the load test's client, beside others",
     epilog="Needs Linux, taskset, two processors, and a package index or --aiperf.",
     add_arguments=add_arguments,
     run=run,

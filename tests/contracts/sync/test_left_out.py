@@ -222,6 +222,18 @@ def test_a_repository_that_git_does_not_find_is_refused(
     assert "not a git repository" in caught.value.why
 
 
+def test_what_git_says_is_in_the_error(tmp_path: Path) -> None:
+    """Here, that the file of personal rules is a folder."""
+    write_tree(tmp_path, {"a.py": b""})
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "config", "core.excludesFile", str(tmp_path))
+
+    with pytest.raises(UsageError, match="git cannot list") as caught:
+        list_tree(tmp_path)
+
+    assert "as an exclude file" in caught.value.why
+
+
 def test_an_empty_folder_named_git_is_no_repository(tmp_path: Path) -> None:
     """Some tools put one there as a marker; git passes it over, too."""
     (tmp_path / ".git").mkdir()

@@ -56,6 +56,16 @@ def test_a_term_that_no_point_has_keeps_its_prior() -> None:
     assert found.covariance[2][2] == pytest.approx(math.log(2.0) ** 2)
 
 
+def test_what_varies_between_machines_stays_as_uncertain() -> None:
+    """However many points of one machine there are; what is most likely does not move."""
+    alike = fit(PRIORS, points(0.01), 0.05)
+    varied = fit((PRIORS[0], Prior("b", 1.0, 3.0, 1.6)), points(0.01), 0.05)
+    assert varied.logs == pytest.approx(alike.logs)
+    added = varied.covariance[1][1] - alike.covariance[1][1]
+    assert added == pytest.approx(math.log(1.6) ** 2)
+    assert varied.covariance[0][0] == alike.covariance[0][0]
+
+
 def test_intervals_cover_what_they_promise() -> None:
     """90 % of points that the fit did not see, here at least 80 % of 60."""
     found = list(leave_one_out(PRIORS, points(0.05, 60), 0.05))
@@ -79,7 +89,7 @@ def observations(count: int) -> list[Observation]:
     """Fine-tunes on H200s whose real coefficients differ from those that are assumed."""
     truth = assumed_model("h200")
     step = truth.families["training.step"]
-    slower: Family = replace(step, logs=tuple(log + 0.15 for log in step.logs))
+    slower: Family = step._replace(logs=tuple(log + 0.15 for log in step.logs))
     truth = truth._replace(families={**truth.families, "training.step": slower})
     made = []
     for number in range(count):

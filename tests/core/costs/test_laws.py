@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s, ring_all_reduce_s
+from orchestrator.core.costs.eager.eager_prediction import predict_eager
+from orchestrator.core.costs.eager.eager_step import EagerJob
 from orchestrator.core.costs.estimate import SHARPNESS, Family, Part, Term, estimate, weigh
 from orchestrator.core.costs.expert_imbalance import (
     Routing,
@@ -36,6 +37,8 @@ JOBS = st.builds(
     accumulation=st.integers(1, 8),
     gpus=st.integers(1, 8),
     rank=st.sampled_from([0, 8, 64]),
+    text=st.sampled_from([0, 100, 5000]),
+    targets=st.floats(0.01, 1.0),
 )
 REQUESTS = st.builds(
     InferenceJob,
@@ -43,7 +46,19 @@ REQUESTS = st.builds(
     rows=st.integers(1, 512),
     prompt=st.integers(1, 8192),
     answer=st.integers(1, 1024),
-)
+    tensor=st.just(1), expert=st.just(1), replicas=st.just(1), routing=st.just(Routing(0, 0)),
+)  # fmt: skip
+
+
+PASSES = st.builds(
+    EagerJob,
+    shape=st.sampled_from([shape("qwen2-7b"), shape("llama-2-13b")]),
+    rows=st.integers(1, 64),
+    prompt=st.integers(1, 4096),
+    answer=st.integers(2, 128),
+    tensor=st.sampled_from([1, 2, 4]),
+    expert=st.just(1), replicas=st.just(1), routing=st.just(Routing(0, 0)),
+)  # fmt: skip
 
 
 def links(bytes_s: float, hop_s: float) -> Fabric:
@@ -72,8 +87,7 @@ def test_a_ring_moves_what_it_must(size: float, gpus: int) -> None:
 def test_a_better_gpu_is_never_slower(job: TrainingJob, faster: float) -> None:
     model = assumed_model("h100")
     device = model.device
-    better = replace(
-        device,
+    better = device._replace(
         flops={"bf16": device.flops["bf16"] * faster},
         memory_bytes_s=device.memory_bytes_s * faster,
     )
@@ -104,6 +118,35 @@ def test_gpus_speed_up_at_most_by_their_number(job: TrainingJob) -> None:
     one = predict_training(job._replace(gpus=1), fabric("h200"), model).figures["tokens_per_s"]
     all_of = predict_training(job, fabric("h200"), model).figures["tokens_per_s"]
     assert all_of.value <= job.gpus * one.value * (1 + 1e-9)
+
+
+@given(job=JOBS, more=st.floats(1.0, 10.0))
+def test_shorter_texts_and_fewer_targets_are_never_slower(job: TrainingJob, more: float) -> None:
+    """Nor do they take more memory."""
+    model = assumed_model("h200")
+    longer = job._replace(
+        text=round((job.text or job.sequence) * more), targets=min(1.0, job.targets * more)
+    )
+    one, other = (predict_training(each, fabric("h200"), model).figures for each in (job, longer))
+    for name in ("step_time_p50", "peak_memory_bytes"):
+        assert one[name].value <= other[name].value * (1 + 1e-9)
+
+
+@given(job=PASSES, more=st.integers(2, 4))
+def test_forward_passes_cost_more_the_more_there_is(job: EagerJob, more: int) -> None:
+    """Of rows and of tokens; models of their own add up; intervals hold their values."""
+    model = assumed_model("h200")
+    found = predict_eager(job, fabric("h200"), model)
+    for name, each in found.figures.items():
+        assert 0 < each.low <= each.value <= each.high < math.inf, name
+    assert found.figures.keys() <= found.units.keys()
+    for change in ({"rows": job.rows * more}, {"prompt": job.prompt * more}):
+        other = predict_eager(job._replace(**change), fabric("h200"), model).figures
+        for name in ("prompts_done_s", "decode_step_s", "peak_memory_bytes"):
+            assert found.figures[name].value <= other[name].value
+    copies = predict_eager(job._replace(replicas=more), fabric("h200"), model).figures
+    rate = found.figures["tokens_per_s"].value
+    assert copies["tokens_per_s"].value == pytest.approx(more * rate)
 
 
 @given(job=REQUESTS)
@@ -172,7 +215,7 @@ def test_drawn_loads_have_the_expected_mean() -> None:
     even = Routing(experts=64, active=4, seed=3)
     loads = [load for number in range(50) for load in expert_loads(even, 1000, number)]
     assert sum(loads) / len(loads) == pytest.approx(62.5, rel=0.02)
-    skewed = replace(even, skew=1.0)
+    skewed = even._replace(skew=1.0)
     assert imbalance(skewed, 1000, 8).load > 1.3 * imbalance(even, 1000, 8).load
 
 

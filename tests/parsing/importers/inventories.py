@@ -20,7 +20,16 @@ WORDS = (
 )
 USERS = ("amy", "bob", "zoe")
 PORTS = (22, 2222, 2200)
-ADDRESSES = ("192.0.2.7", "gw.lab", "{{ inventory_hostname_short }}", "eve@192.0.2.8")
+ADDRESSES = (
+    "192.0.2.7",
+    "gw.lab",
+    "{{ inventory_hostname_short }}",
+    "eve@192.0.2.8",
+    "{{ nope | default('d.lab') }}",
+    "{{ sites['gate'] }}",
+    "{{ sites.hops[1] }}.lab",
+    "{{ sites[inventory_hostname] | d(sites.gate) }}",
+)
 KEYS = ("/k/a", "/k/b", "{{ site_keys }}/c")
 # A key behind -i must exist, or ssh drops it; of the files that every machine has, any will do.
 ARGUMENTS = (
@@ -72,7 +81,11 @@ def make_tree(chance: random.Random) -> Tree:
     return {
         "groups": groups,
         "loose": hosts(chance, 2),
-        "all": {**variables(chance), "site_keys": "/site"},
+        "all": {
+            **variables(chance),
+            "site_keys": "/site",
+            "sites": {"gate": "g.lab", "hops": ["h1", "h2"], "n1": "first.lab"},
+        },
         "group_vars": {name: variables(chance) for name in chance.sample(files, 2)},
         "host_vars": {name: variables(chance) for name in chance.sample(["n1", "n3", "x.lan"], 1)},
     }

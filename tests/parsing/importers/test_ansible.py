@@ -336,7 +336,7 @@ def test_what_a_number_sign_means_depends_on_the_place() -> None:
         'a note="x # y" ansible_port=2223\nb note=x#y ansible_port=2222\nc ansible_host=c.lab#1\n'
         "[all:vars]\nansible_user = bob # not a comment\n"
     )
-    with pytest.raises(UsageError, match="user is not valid"):
+    with pytest.raises(UsageError, match="name is not valid"):
         parse_ansible(text, "h")
     imported = parse_ansible(text.replace("ansible_user", "ansible_ssh_private_key_file"), "h")
 
@@ -352,7 +352,7 @@ def test_what_a_number_sign_means_depends_on_the_place() -> None:
     "line,reason",
     [
         ("b ansible_port=ssh", "its port is not a number"),
-        ("b ansible_user=-oProxyCommand=x", "user is not valid"),
+        ("b ansible_user=-oProxyCommand=x", "name is not valid"),
         ("b ansible_host='{{ hostvars.a.ip }}'", "a template that only Ansible can work out"),
         ("b ansible_host='{% if x %}y{% endif %}'", "a template that only Ansible can work out"),
         ("b ansible_host='{{ loop }}' loop='{{ loop }}'", "a template that refers to itself"),

@@ -1,12 +1,14 @@
 """Ansible inventories beside ansible-core: the same hosts, variables and way to each host.
 
-300 inventories of each form that Ansible reads, with groups in groups, ``group_vars`` and
+120 inventories of each form that Ansible reads (``GENERATED=300`` makes them more), with groups in
+groups, ``group_vars`` and
 ``host_vars``. What Ansible's ssh is given is read by ``ssh -G``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +30,7 @@ from tests.parsing.importers.inventories import write_inventory
 from tests.parsing.importers.owners import Ansible, AnsibleHost, ssh_settings
 
 pytestmark = pytest.mark.processes
-COUNT = 120
+COUNT = int(os.environ.get("GENERATED", "120"))
 # The way to a host follows from its variables, whatever the form: fewer are compared elsewhere.
 WAYS_OF_EVERY = {"ini": 1, "yaml": 5, "json": 5}
 COMPARED = ("hostname", "user", "port", "proxyjump")

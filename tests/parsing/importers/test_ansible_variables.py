@@ -136,3 +136,49 @@ def test_a_group_that_is_a_list_stops_the_import() -> None:
     """Ansible drops it with a warning, and its hosts with it."""
     with pytest.raises(UsageError, match="with its hosts below 'hosts:'"):
         parse_ansible("one:\n  hosts:\n    a:\ntwo:\n  - b\n", "h")
+
+
+@pytest.mark.parametrize(
+    "template,host",
+    [
+        ("{{ site.gate }}", "g.lab"),
+        ("{{ site['gate'] }}", "g.lab"),
+        ('{{ site["hops"][1] }}', "h2"),
+        ("{{ addresses[inventory_hostname] }}", "192.0.2.7"),
+        ("{{ nope | default('d.lab') }}", "d.lab"),
+        ("{{ nope|default(fallback) }}", "f.lab"),
+        ("{{ site.nope | d('d.lab') }}", "d.lab"),
+        ("{{ fallback | default('d.lab') }}", "f.lab"),
+        ("{{ nope | default('a') }}.{{ site.zone }}", "a.lab"),
+    ],
+)
+def test_templates_of_names_keys_and_defaults(template: str, host: str) -> None:
+    """What the inventory alone decides; ansible-core 2.19 says the same of each."""
+    own = {
+        "site": {"gate": "g.lab", "hops": ["h1", "h2"], "zone": "lab"},
+        "addresses": {"n1": "192.0.2.7"},
+        "fallback": "f.lab",
+        "ansible_host": template,
+    }
+    text = yaml.safe_dump({"all": {"hosts": {"n1": own}}})
+
+    assert routes(loaded(parse_ansible(text, "h"))) == {"n1": host}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ nope }}",
+        "{{ site.keys }}",
+        "{{ site.gate | upper }}",
+        "{{ nope.x | default(y) }}",
+        "{{ a b }}",
+    ],
+)
+def test_templates_that_only_ansible_can_work_out(template: str) -> None:
+    text = yaml.safe_dump(
+        {"all": {"hosts": {"n1": {"site": {"gate": "g"}, "ansible_host": template}}}}
+    )
+
+    with pytest.raises(UsageError, match="only Ansible can work out"):
+        parse_ansible(text, "h")

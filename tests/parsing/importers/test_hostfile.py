@@ -128,3 +128,9 @@ def test_two_hosts_never_become_one_node() -> None:
     """A name that an inventory cannot hold is written otherwise, and may be taken."""
     with pytest.raises(UsageError, match="would stand for two hosts"):
         parse_hostfile("fe80::1\nfe80--1\n", "h")
+
+
+def test_the_form_of_another_tool_is_named() -> None:
+    """To Open MPI it is a host of that name, which is nowhere."""
+    with pytest.raises(UsageError, match="--dialect mpich"):
+        parse_hostfile("a:4\nb:4\n", "h", OPENMPI)

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.adapters.catalog.foreign_files import read_foreign
 from orchestrator.core.base.errors import UsageError
+from orchestrator.parsing.inputs.inventory_file import load_cluster
 
 FORMATS = ("ansible", "hostfile", "slurm", "ssh-config")
 SECRET = "hunter2"
@@ -113,3 +114,24 @@ def test_files_that_look_a_little_like_others_are_read(
     path = tmp_path / "file"
     path.write_text(text)
     assert "- name:" in read_foreign(format, str(path), "new").text
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    "format,text",
+    [
+        ("hostfile", "a slots=2 # words{}b slots=2\nc slots=2\n"),
+        ("slurm", "NodeName=a Gres=gpu:2 # words{}NodeName=b\nNodeName=c\n"),
+        ("slurm", "a # words{}b\nc\n"),
+        ("ansible", "[g]\na # words{}b\nc\n"),
+        ("ssh-config", "Host a # words{}Host b\nHost c\n"),
+    ],
+)
+def test_only_line_ends_end_lines(format: str, text: str, end: str, tmp_path: Path) -> None:
+    """As for the tools that own the formats: the rest of a comment never becomes a host."""
+    path = tmp_path / "file"
+    path.write_text(text.format(end), encoding="utf-8")
+
+    inventory = load_cluster(read_foreign(format, str(path), "new").text, "new.yaml")
+
+    assert [node.name for node in inventory.nodes] == ["a", "c"]

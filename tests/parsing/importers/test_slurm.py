@@ -225,7 +225,7 @@ def test_a_list_that_is_not_understood_stops_the_import(line: str, reason: str) 
     [
         ("NodeName=a\nInclude gone.conf\n", "the included file cannot be read"),
         ("NodeName=a\nInclude %c.conf\nClusterName=lab\n", "no ClusterName is given above"),
-        ("NodeName=a[1-2] NodeAddr=192.0.2.1\nNodeName=b\n", "1 addresses for 2 nodes"),
+        ("NodeName=a[1-2] NodeAddr=192.0.2.[1-3]\nNodeName=b\n", "3 addresses for 2 nodes"),
         ("NodeName=a\nNodeName=b[2-1]\n", "runs backwards"),
         ("NodeName=a\nNodeName=a\n", "declared twice"),
     ],

@@ -87,10 +87,35 @@ def make_range(chance: random.Random) -> str:
     return f"{first}-{low + chance.randint(0, 3):0{chance.randint(1, 4)}d}"
 
 
+# What generated blocks do not say: forms that are rare, and valid.
+FACTS = """\
+NodeName=default Gres=gpu:3
+NodeName=f1 NodeAddr=127.0.9.1
+NodeName=Default Gres=gpu:5
+NodeName=f[2-4] NodeHostname=127.0.9.2 Port=[17001-17003] Feature=odd
+NodeName=f5 NodeAddr=127.0.9.5 Reason=x\\\\
+NodeName=f6\\
+  NodeAddr=127.0.9.6 Features=odd*2,y
+NodeName=f7 NodeAddr=127.0.9.7\x0bGres=gpu:1 # a comment\u2028NodeName=f8 NodeAddr=127.0.9.8 \\
+NODENAME="f[10-11]" NODEADDR="127.0.9.[10-11]" GRES="gpu:2, shard:4"
+NodeName=f12 NodeAddr=127.0.9.12 Gres=gpu:h100:no_consume:4(S:0-1)
+NodeSet=f1 Nodes=f5
+NodeSet=f1 Nodes=f6
+NodeSet=odd Feature=odd
+PartitionName=Default Nodes=f7
+PartitionName=fa,fb
+PartitionName=fc Nodes=all
+PartitionName=fd Nodes=f1,odd
+PartitionName=DEFAULT Nodes=f[10-11]
+PartitionName=fe State=DOWN
+"""
+
+
 def test_configurations_mean_what_slurmctld_makes_of_them(tmp_path: Path) -> None:
     """300 blocks of nodes, defaults, sets and partitions, with files that are included."""
     chance = random.Random("slurm.conf")
     files = make_conf(chance)
+    files["slurm.conf"] += FACTS
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     conf = tmp_path / "slurm.conf"

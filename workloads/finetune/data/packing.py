@@ -100,6 +100,16 @@ def count_tokens(rows: Sequence[Row]) -> int:
     return sum(len(example.tokens) for row in rows for example in row)
 
 
+def text_figures(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
+    """What decides how long attention and the output layer take: name -> (value, unit)."""
+    sizes = [len(example.tokens) for row in rows for example in row]
+    total = sum(sizes)
+    return {
+        "text_tokens": (sum(size * size for size in sizes) / total, "tokens"),
+        "target_fraction": (count_targets(rows) / total, "fraction"),
+    }
+
+
 def collate(rows: Sequence[Row], *, pad: int, one_row: bool = False) -> Batch:
     """Lay out rows as tensors, padded to the longest; with `one_row`, end to end instead."""
     lines = [[_columns(example) for example in row] for row in rows]

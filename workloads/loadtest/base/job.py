@@ -66,7 +66,8 @@ class Job:
 
     ``member`` of ``members``: which share of the whole load is this process's. ``record``: the file
     that lines of records are appended to; empty = none is kept. ``asks``: prompts, used in turn;
-    with ``unique`` each request's begins with its number, so that no server knows it already.
+    with ``unique`` each request's begins with ``lead`` and its number, counted from ``first`` on,
+    so that no server's cache knows it already.
     ``drain_s``: how long answers are waited for after the last request.
     """
 
@@ -75,6 +76,8 @@ class Job:
     output_tokens: int
     ignore_eos: bool
     unique: bool
+    lead: str = ""
+    first: int = 0
     load: OpenLoad | None = None
     times_s: Sequence[float] = ()
     concurrency: int = 0
@@ -89,6 +92,12 @@ class Job:
     most_in_flight: int = 4096
     record: str = ""
     headers: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+    def mark(self, number: int) -> str:
+        """What stands in front of a unique prompt: equally long for a million requests, so that
+        they are equally many tokens.
+        """
+        return f"{self.lead}{self.first + number:06d}"
 
     def schedule(self) -> array[float]:
         """This member's times, from the start of the stage; none for a closed loop."""

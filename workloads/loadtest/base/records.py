@@ -28,7 +28,9 @@ class RequestRecord:
     ``scheduled_s``: when it was due. ``sent_s``: when its first byte was handed to the kernel; NaN
     if it never was. ``chunks_s``: when each chunk with content arrived, before it was parsed.
     ``end_s``: when the stream was over, whatever ended it. ``output_tokens``: as the server counts
-    them, or one a chunk. ``failure``: its kind; empty = it succeeded. ``stage`` counts the rates of
+    them, or one a chunk. ``opened_s``, ``closed_s``: when a chunk without content came before the
+    first content, such as a role, and after the last, such as the reason of the end; NaN where
+    none did. ``failure``: its kind; empty = it succeeded. ``stage`` counts the rates of
     a sweep.
     """
 
@@ -42,6 +44,8 @@ class RequestRecord:
     stage: int = 0
     failure: str = ""
     detail: str = ""
+    opened_s: float = math.nan
+    closed_s: float = math.nan
 
     @property
     def succeeded(self) -> bool:
@@ -83,6 +87,9 @@ def to_line(record: RequestRecord) -> str:
         "prompt_tokens": record.prompt_tokens,
         "stage": record.stage,
     }
+    for name, at_s in (("opened_us", record.opened_s), ("closed_us", record.closed_s)):
+        if not math.isnan(at_s):
+            entry[name] = round((at_s - due) * 1e6)
     if record.failure:
         entry |= {"failure": record.failure, "detail": record.detail}
     return json.dumps(entry, separators=(",", ":"))
@@ -105,6 +112,8 @@ def from_line(line: str) -> RequestRecord:
             stage=int(entry["stage"]),
             failure=str(entry.get("failure", "")),
             detail=str(entry.get("detail", "")),
+            opened_s=due + _number(entry["opened_us"]) / 1e6 if "opened_us" in entry else math.nan,
+            closed_s=due + _number(entry["closed_us"]) / 1e6 if "closed_us" in entry else math.nan,
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise RecordError(f"{type(error).__name__}: {error}") from None

@@ -14,6 +14,7 @@ class RequestWriter:
     """Makes requests from prompts that are encoded once: a request costs two copies."""
 
     def __init__(self, job: Job) -> None:
+        self._job = job
         self._heads = [_head(target, job.headers) for target in job.targets]
         self._bodies = [
             [_body(target, ask, job).split(_number_mark()) for ask in job.asks]
@@ -23,7 +24,8 @@ class RequestWriter:
     def request(self, number: int, target: int) -> bytes:
         """The ``number``-th request of the load, to this target."""
         bodies = self._bodies[target]
-        body = (b"%d" % number).join(bodies[number % len(bodies)])
+        parts = bodies[number % len(bodies)]
+        body = self._job.mark(number).encode().join(parts) if len(parts) > 1 else parts[0]
         return b"%bcontent-length: %d\r\n\r\n%b" % (self._heads[target], len(body), body)
 
 
@@ -37,6 +39,7 @@ def _head(target: Target, headers: Sequence[tuple[str, str]]) -> bytes:
         f"Host: {target.authority}",
         "Content-Type: application/json",
         "Accept: text/event-stream",
+        "Accept-Encoding: identity",
         *(f"{name}: {value}" for name, value in headers),
     ]
     return "".join(f"{line}\r\n" for line in lines).encode()

@@ -220,6 +220,8 @@ class Sender:
                 stage=self.job.stage,
                 failure=kind,
                 detail=detail if kind else "",
+                opened_s=answer.opened_s + shift if answer is not None else math.nan,
+                closed_s=answer.closed_s + shift if answer is not None else math.nan,
             )
         )
         if self.job.concurrency:

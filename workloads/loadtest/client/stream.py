@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Callable, Mapping
+from math import isnan, nan
+from typing import Any
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -15,6 +18,8 @@ MAX_CHUNKS = 1_000_000
 MAX_DETAIL = 300
 _HEAD, _SIZE, _DATA, _AFTER_DATA, _TRAILER, _LENGTH, _UNTIL_CLOSE, _OVER = range(8)
 _HEX = frozenset(b"0123456789abcdefABCDEF")
+# Half of the time that `json.loads` takes for a line as short as these.
+_decode: Callable[[str], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
 class Answer:
@@ -24,16 +29,21 @@ class Answer:
     """
 
     __slots__ = (
+        "_blanks_s",
         "_event",
         "_left",
+        "_listens",
+        "_refusal",
         "_rest",
         "_state",
         "_streams",
         "chunks_s",
+        "closed_s",
         "closes",
         "detail",
         "done",
         "failure",
+        "opened_s",
         "output_tokens",
         "prompt_tokens",
         "status",
@@ -44,11 +54,14 @@ class Answer:
         self._rest = b""
         self._event = b""
         self._left = 0
-        self._streams = False
+        self._refusal = ""
+        self._streams = self._listens = False
         self.status = 0
         self.closes = False
         self.done = False
         self.chunks_s = array("d")
+        self._blanks_s = array("d")
+        self.opened_s = self.closed_s = nan
         self.output_tokens = 0
         self.prompt_tokens = 0
         self.failure = ""
@@ -69,6 +82,10 @@ class Answer:
         self._rest = b""
         place, size = 0, len(data)
         while place < size and self._state != _OVER:
+            if self._state == _SIZE:
+                place = self._take_chunks(data, place, now_s)
+                if place == size or self._state == _OVER:
+                    return
             step = self._take(data, place, now_s)
             if step < 0:
                 self._rest = data[place:]
@@ -81,6 +98,28 @@ class Answer:
             self._finish()
         elif self._state != _OVER:
             self._fail("truncated" if self.begun else "closed", "the server closed the connection")
+
+    def _take_chunks(self, data: bytes, place: int, now_s: float) -> int:
+        """Chunks that are there as a whole, with an event of one line each: nearly all are. The
+        place behind them.
+        """
+        find = data.find
+        while self._state == _SIZE:
+            end = find(b"\r\n", place, place + 10)
+            digits = data[place:end]
+            if end <= place or not _HEX.issuperset(digits):
+                break
+            start = end + 2
+            stop = start + int(digits, 16)
+            if stop == start or data[stop : stop + 2] != b"\r\n":
+                break
+            ends = data[stop - 2 : stop] == b"\n\n" and find(b"\n", start, stop) == stop - 2
+            if ends and self._listens and not self._event and data.startswith(b"data: {", start):
+                self._take_object(data[start + 6 : stop - 2], now_s)
+            else:
+                self._body(data[start:stop], now_s)
+            place = stop + 2
+        return place
 
     def _take(self, data: bytes, place: int, now_s: float) -> int:
         """How many bytes from ``place`` were understood; -1 = more are needed."""
@@ -131,8 +170,16 @@ class Answer:
         if 100 <= self.status < 200:
             return end + 4 - place
         headers = {name.strip().lower(): value.strip() for name, _, value in map(_split, lines)}
-        self._streams = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        self.closes = headers.get(b"connection", b"").lower() == b"close" or version != b"HTTP/1.1"
+        kind = headers.get(b"content-type", b"").lower()
+        self._streams = kind.startswith(b"text/event-stream")
+        self._listens = self._streams and self.status == 200
+        options = headers.get(b"connection", b"").lower()
+        self.closes = b"close" in options or version != b"HTTP/1.1"
+        self._refusal = _refusal(self.status, headers)
+        coding = headers.get(b"content-encoding", b"identity").lower()
+        if coding not in {b"identity", b""}:
+            self._fail("protocol", f"compressed ({coding[:20].decode('latin-1')}), unasked")
+            return 0
         length = headers.get(b"content-length", b"")
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
             self._state = _SIZE
@@ -171,15 +218,17 @@ class Answer:
         return end + 2 - place
 
     def _body(self, data: bytes, now_s: float) -> None:
-        if not self._streams or self.status != 200:
+        if not self._listens:
             if len(self.detail) < MAX_DETAIL:
                 self.detail += data[:MAX_DETAIL].decode(errors="replace")
             return
-        text = self._event + data if self._event else data
+        text, held = self._event + data if self._event else data, b""
         if b"\r" in text:
             text = text.replace(b"\r\n", b"\n")
+            held = b"\r" if text.endswith(b"\r") else b""  # half of a line's end, perhaps
+            text = text[: len(text) - len(held)].replace(b"\r", b"\n")
         events = text.split(b"\n\n")
-        self._event = events.pop()
+        self._event = events.pop() + held
         if len(self._event) > MAX_EVENT_BYTES:
             self._fail("protocol", f"an event of more than {MAX_EVENT_BYTES} bytes")
             return
@@ -188,17 +237,30 @@ class Answer:
 
     def _take_event(self, event: bytes, now_s: float) -> None:
         if event.startswith(b"data: ") and b"\n" not in event:
-            data = event[6:]
+            data = event[6:].strip()
         else:
-            lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-            data = b"\n".join(lines)
+            lines = [line.partition(b":") for line in event.split(b"\n")]
+            fields = [(name, value.strip()) for name, _, value in lines]
+            data = b"\n".join(value for name, value in fields if name == b"data")
+            if (b"event", b"error") in fields or (not data and fields[0][0] == b"error"):
+                self._fail("error event", (data or fields[0][1]).decode(errors="replace"))
+                return
         if not data:
             return
         if data == b"[DONE]":
             self.done = True
             return
+        self._take_object(data, now_s)
+
+    def _take_object(self, data: bytes, now_s: float) -> None:
+        """As ``json.loads`` would, without what that does for other inputs."""
+        # Of a character that the server cut between two events only a part is UTF-8.
+        text = data.decode(errors="replace")
         try:
-            self._take_entry(json.loads(data), now_s)
+            entry, end = _decode(text)
+            if end != len(text) and not text[end:].isspace():
+                raise ValueError("more than one value")
+            self._take_entry(entry, now_s)
         except (ValueError, TypeError, AttributeError, RecursionError):
             self._fail("protocol", f"an event that is no completion: {data[:80]!r}")
 
@@ -207,14 +269,34 @@ class Answer:
         if entry.get("error"):
             self._fail("error event", str(entry["error"]))
             return
-        for choice in entry.get("choices") or ():  # type: ignore[attr-defined]
+        before = len(self.chunks_s)
+        choices = entry.get("choices") or ()
+        for choice in choices:  # type: ignore[attr-defined]
             if _has_content(choice):
                 self._see_content(now_s)
-            self.done = self.done or bool(choice.get("finish_reason"))
+            elif _is_blank(choice):
+                self._see_blank(now_s)
+            if choice.get("finish_reason"):
+                self.done = True
+        if len(self.chunks_s) != before:
+            self.closed_s = nan
+        elif choices:
+            self._see_empty(now_s)
         usage = entry.get("usage")
-        if isinstance(usage, dict):
+        if usage is not None and isinstance(usage, dict):
             self.output_tokens = _count(usage.get("completion_tokens"))
             self.prompt_tokens = _count(usage.get("prompt_tokens"))
+
+    def _see_empty(self, now_s: float) -> None:
+        """Around the content: a role before it, the reason of the end after it."""
+        if self.chunks_s:
+            self.closed_s = now_s
+        elif isnan(self.opened_s):
+            self.opened_s = now_s
+
+    def _see_blank(self, now_s: float) -> None:
+        if not self.chunks_s and len(self._blanks_s) < MAX_CHUNKS:
+            self._blanks_s.append(now_s)
 
     def _see_content(self, now_s: float) -> None:
         if len(self.chunks_s) >= MAX_CHUNKS:
@@ -224,16 +306,24 @@ class Answer:
 
     def _finish(self) -> None:
         self._state = _OVER
+        if self._event.strip() == b"data: [DONE]":
+            self.done = True  # some servers leave out the blank line behind it
         if self.failure:
             return
         if self.status != 200:
-            self._fail(f"status {self.status}", self.detail)
+            self._fail(f"status {self.status}", f"{self._refusal} {self.detail}")
         elif not self._streams:
             self._fail("protocol", f"no event stream: {self.detail}")
         elif not self.done:
             self._fail("truncated", "the stream ended without [DONE] or a finish_reason")
-        elif not self.chunks_s:
+        elif not self._has_tokens():
             self._fail("empty", "the stream had no content")
+
+    def _has_tokens(self) -> bool:
+        """With a text, or where all are without one, as the server has counted them."""
+        if not self.chunks_s and self.output_tokens:
+            self.chunks_s = self._blanks_s
+        return bool(self.chunks_s)
 
     def _fail(self, kind: str, detail: str) -> None:
         """The first failure counts; nothing more is read, and the connection is not used again."""
@@ -247,17 +337,35 @@ def _split(line: bytes) -> tuple[bytes, bytes, bytes]:
     return line.partition(b":")
 
 
+def _refusal(status: int, headers: Mapping[bytes, bytes]) -> str:
+    """What the header of a refused request says of when, or where, it would be taken."""
+    name = "retry-after" if status in {429, 503} else "location" if 300 <= status < 400 else ""
+    value = headers.get(name.encode(), b"")[:80].decode("latin-1")
+    return f"({name}: {value})" if name and value.isprintable() and value else ""
+
+
 def _has_content(choice: dict[str, object]) -> bool:
     """Whether the choice brings output: text, reasoning or calls; not just a role."""
     delta = choice.get("delta")
     if isinstance(delta, dict):
+        if delta.get("content"):
+            return True
         return bool(
-            delta.get("content")
-            or delta.get("reasoning_content")
+            delta.get("reasoning_content")
             or delta.get("reasoning")
             or delta.get("tool_calls")
+            or delta.get("function_call")
+            or delta.get("refusal")
         )
     return bool(choice.get("text"))
+
+
+def _is_blank(choice: dict[str, object]) -> bool:
+    """A token without a text, as weights at random bring: neither a role nor an end."""
+    if choice.get("finish_reason"):
+        return False
+    delta = choice.get("delta")
+    return "role" not in delta if isinstance(delta, dict) else "text" in choice
 
 
 def _count(value: object) -> int:

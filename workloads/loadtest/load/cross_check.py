@@ -9,13 +9,13 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import orchestrate_kit as kit
 
-from ..base.job import Ask
+from ..base.records import RequestRecord
 from ..judge.definitions import DEFINITIONS
 from ..judge.evaluation import evaluate
 from ..judge.summary import Summary
@@ -32,6 +32,7 @@ END_S = 10.0
 SAY_S = 10.0
 MAX_RESULT_BYTES = 64 * 1024 * 1024
 TAIL_BYTES = 4096
+STOPPED = "the cross-check was stopped; the figures of our own load stand"
 KEY, OFFLINE, DATA_SETS = "OPENAI_API_KEY", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE"
 
 
@@ -57,7 +58,10 @@ def chosen_tool(settings: Settings) -> tuple[PeerTool, Path] | None:
 
 
 def cross_check(node: NodeRun, tool: PeerTool, program: Path, requests: int) -> Comparison:
-    """Their figures beside ours, of as many requests. Raises :class:`PeerError`, ``OSError``."""
+    """Their figures beside ours, of as many requests, and ours once more after them: how far apart
+    those two are is what the server and the machine do by themselves. Raises :class:`PeerError`,
+    ``OSError``, ``RuntimeError``.
+    """
     load = _peer_load(node, requests)
     load.folder.mkdir(parents=True, exist_ok=True)
     _write_prompts(node, tool, load)
@@ -68,7 +72,11 @@ def cross_check(node: NodeRun, tool: PeerTool, program: Path, requests: int) -> 
         environment = _environment(load, cache)
         asyncio.run(_run_tool(argv, environment, node.output / LOG, limit_s, node.work.check))
     theirs = _read_result(tool, load.folder / tool.result)
-    return compare(tool, load.requests, _own_summary(node, tool), theirs)
+    again = asyncio.run(node.run_again())
+    if node.stopped:
+        raise PeerError(STOPPED)
+    first = _summary(node, tool, node.read_records())
+    return compare(tool, load.requests, first, _summary(node, tool, again), theirs)
 
 
 def _peer_load(node: NodeRun, requests: int) -> PeerLoad:
@@ -102,15 +110,14 @@ def _generated_tokenizer(node: NodeRun) -> str:
 
 
 def _write_prompts(node: NodeRun, tool: PeerTool, load: PeerLoad) -> None:
-    """The prompts of our own requests, one a line."""
+    """Prompts as our own requests have, one a line, with other numbers in front: a server that
+    keeps prefixes would answer the same ones sooner.
+    """
     with load.prompts.open("w", encoding="utf-8") as file:
         for number in range(load.requests):
             ask = node.work.asks[number % len(node.work.asks)]
-            file.write(json.dumps({tool.key: _text(number, ask)}) + "\n")
-
-
-def _text(number: int, ask: Ask) -> str:
-    return f"{number} {ask.text}"
+            file.write(json.dumps({tool.key: f"{node.mark(number)} {ask.text}"}) + "\n")
+    node.numbers += load.requests
 
 
 def _environment(load: PeerLoad, cache: str) -> dict[str, str]:
@@ -172,7 +179,7 @@ async def _await_end(
             if over in done:
                 return over.result()
             if stopped in done:
-                raise PeerError("the cross-check was stopped; the figures of our own load stand")
+                raise PeerError(STOPPED)
             check()
             waited_s += SAY_S
             kit.progress(round(waited_s), round(limit_s), "s of the cross-check")
@@ -203,8 +210,8 @@ def _read_result(tool: PeerTool, path: Path) -> PeerFigures:
     return tool.read(document)
 
 
-def _own_summary(node: NodeRun, tool: PeerTool) -> Summary:
+def _summary(node: NodeRun, tool: PeerTool, records: Iterable[RequestRecord]) -> Summary:
     """Our records by the tool's definitions."""
     terms = node.settings.terms_of(DEFINITIONS[tool.definition])
-    (result, *_) = evaluate([(node.load, node.read_records())], terms)
+    (result, *_) = evaluate([(node.load, records)], terms)
     return result.summary

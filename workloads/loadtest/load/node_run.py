@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,19 +18,18 @@ from ..base.arrivals import (
     CONSTANT,
     GAMMA,
     POISSON,
-    UNSTEADY,
     OpenLoad,
     share_of_count,
     sweep_rates,
 )
 from ..base.job import Ask, Job, Target
 from ..base.records import RequestRecord, read_records
-from ..base.stages import NodeLoad, Saturation, Stage, StageEnergy
+from ..base.stages import NodeLoad, Stage, StageEnergy
 from ..judge.evaluation import StageResult, evaluate, trials
 from ..judge.rate_search import next_rate
-from ..judge.saturation import SaturationWatch
 from .fleet import Fleet, LoadError, SenderError, Totals
 from .settings import Settings
+from .stage_watch import StageWatch
 from .trivial_servers import trivial_servers
 
 # Long enough for thousands of requests, short beside any load.
@@ -38,8 +38,9 @@ CEILING_TOKENS = 256
 WARMUP_STREAMS = 4
 SEARCH_PRECISION = 0.05
 MAX_IN_FLIGHT = 4096
-REPORT_S = 1.0
 RECORDS, WARM_UP, LOAD = "requests.jsonl", "warm-up.jsonl", "load.json"
+AGAIN = "requests-again.jsonl"
+LEADS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,8 @@ class Work:
 class NodeRun:
     """The stages of this node; ``place`` of ``places``: which share of the load is its own.
 
-    ``check`` of the work raises when an engine has died.
+    ``check`` of the work raises when an engine has died. ``lead``: digits in front of every prompt
+    that is to be new to the server, drawn for each run; ``numbers``: how many were numbered so far.
     """
 
     settings: Settings
@@ -73,6 +75,8 @@ class NodeRun:
     warmed_up: int = 0
     stages: list[Stage] = field(default_factory=list)
     stopped: bool = False
+    lead: str = field(default_factory=lambda: f"{secrets.randbelow(LEADS):04d}")
+    numbers: int = 0
     _fleet: Fleet | None = None
 
     @property
@@ -96,23 +100,47 @@ class NodeRun:
 
     async def run(self) -> None:
         """Everything; ends early on SIGTERM or SIGINT. Raises :class:`LoadError`, `OSError`."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+        self._stop_on_signals()
         self.records.unlink(missing_ok=True)
         await self._warm_up()
         await self._measure_ceiling()
         await self._run_stages()
 
+    async def run_again(self) -> list[RequestRecord]:
+        """The first stage once more, with other prompts; it is no part of the result. Raises
+        :class:`SenderError`, ``RuntimeError`` when an engine has died, ``OSError``.
+        """
+        self._stop_on_signals()
+        path = self.output / AGAIN
+        path.unlink(missing_ok=True)
+        self._say("the same load once more")
+        rate = None if self.settings.arrival == "concurrency" else self.settings.rate
+        watch = StageWatch(self, None, 0)
+        job = replace(self._stage_job(0, rate), record=str(path))
+        await self._send(job, self.settings.processes, watch.see)
+        if watch.failure is not None:
+            raise watch.failure
+        with path.open(encoding="utf-8") as file:
+            return list(read_records(file, AGAIN))
+
     def results(self) -> list[StageResult]:
         """This node's own verdicts. Raises ``OSError``, ``RecordError``."""
         return evaluate([(self.load, self.read_records())], self.settings.terms)
+
+    def mark(self, number: int) -> str:
+        """What stands in front of a prompt that no request of this run has had."""
+        return self._job().mark(number)
 
     def read_records(self) -> Iterator[RequestRecord]:
         """What was written down so far. Raises ``OSError``, ``RecordError``."""
         if self.records.exists():
             with self.records.open(encoding="utf-8") as file:
                 yield from read_records(file, str(self.records))
+
+    def _stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
 
     def _stop(self) -> None:
         self.stopped = True
@@ -137,6 +165,7 @@ class NodeRun:
         )
         totals = await self._send(job, 1, _ignore)
         self.warmed_up = totals.completed
+        self.numbers += self.settings.warmup
         if totals.failed and not self.stopped:
             with kept.open(encoding="utf-8") as file:
                 failed = next(r for r in read_records(file, WARM_UP) if r.failure)
@@ -198,7 +227,7 @@ class NodeRun:
         planned = share_of_count(whole, job.member, job.members)
         schedule_s = job.times_s[-1] if len(job.times_s) else job.duration_s
         own_rate = planned / schedule_s if planned and schedule_s else None
-        watch = _StageWatch(self, own_rate, planned)
+        watch = StageWatch(self, own_rate, planned)
         began, wall = time.monotonic(), time.time()
         self._say(f"stage {stage}: " + (f"{rate:.4g} requests/s" if rate else "load") + " begins")
         failure: RuntimeError | None = None
@@ -208,6 +237,7 @@ class NodeRun:
             failure = watch.failure
         except SenderError as error:
             totals, failure = Totals(at_s=time.monotonic() - began), error
+        self.numbers += max(whole, totals.due * job.members)
         ended_early = self.stopped or watch.saturation is not None or failure is not None
         self.stages.append(
             Stage(
@@ -278,6 +308,8 @@ class NodeRun:
             output_tokens=settings.output_tokens,
             ignore_eos=settings.ignore_eos,
             unique=self.work.unique,
+            lead=self.lead,
+            first=self.numbers,
             member=self.place,
             members=self.places,
             timeout_s=settings.timeout,
@@ -294,6 +326,10 @@ class NodeRun:
         finally:
             self._fleet = None
 
+    def check(self) -> None:
+        """Raises ``RuntimeError`` when an engine has died."""
+        self.work.check()
+
     def end_stage(self) -> None:
         """Send nothing more of this stage."""
         if self._fleet is not None:
@@ -302,59 +338,6 @@ class NodeRun:
     @staticmethod
     def _say(text: str) -> None:
         print(f"loadtest: {text}", flush=True)
-
-
-class _StageWatch:
-    """Looks at a stage while it runs: progress, over-saturation, engines that die."""
-
-    def __init__(self, run: NodeRun, rate: float | None, planned: int) -> None:
-        self._run, self._rate, self._planned = run, rate, planned
-        self._seen = SaturationWatch()
-        self._before = Totals()
-        self._reported = Totals()
-        self.saturation: Saturation | None = None
-        self.failure: RuntimeError | None = None
-
-    def see(self, totals: Totals) -> None:
-        """What all processes have done so far."""
-        before, self._before = self._before, totals
-        tokens = totals.first_tokens - before.first_tokens
-        self._seen.saw_in_flight(totals.at_s, totals.in_flight)
-        if tokens:
-            ttft_s = (totals.ttft_s - before.ttft_s) / tokens
-            self._seen.saw_first_token(totals.at_s, ttft_s)
-        if totals.at_s - self._reported.at_s >= REPORT_S:
-            self._report(totals)
-        self._check(totals)
-
-    def _check(self, totals: Totals) -> None:
-        if self.saturation is not None or self.failure is not None:
-            return
-        try:
-            self._run.work.check()
-        except RuntimeError as error:
-            self.failure = error
-            self._run.end_stage()
-            return
-        sending = totals.at_s <= self._run.settings.duration and self._rate is not None
-        if not sending or self._run.settings.arrival in UNSTEADY:
-            return
-        self.saturation = self._seen.check(totals.at_s, self._rate or 0.0)
-        if self.saturation is not None:
-            self._run.end_stage()
-
-    def _report(self, totals: Totals) -> None:
-        before, self._reported = self._reported, totals
-        seconds = totals.at_s - before.at_s
-        kit.progress(
-            totals.completed + totals.failed,
-            max(self._planned, totals.due),
-            "requests",
-            requests_per_s=round((totals.completed - before.completed) / seconds, 2),
-            output_tokens_per_s=round((totals.output_tokens - before.output_tokens) / seconds, 1),
-            in_flight=totals.in_flight,
-            failed=totals.failed,
-        )
 
 
 def _stage_energy(window: kit.MeasuredWindow) -> StageEnergy | None:

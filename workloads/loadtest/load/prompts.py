@@ -8,7 +8,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import IO, Any
 
 from orchestrate_serving.words import made_up_word
 
@@ -17,8 +17,12 @@ from ..base.job import Ask
 # All prompts are held in memory, in every sending process.
 MAX_LINES = 200_000
 MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_ARRAY_BYTES = 1024 * 1024 * 1024
+MAX_NAMED = 5
+ASKERS = frozenset({"human", "user"})
 GENERATED = 64
 MAX_WORDS = 100_000
+MAX_BLANK = 1024
 
 
 class InputError(ValueError):
@@ -26,7 +30,9 @@ class InputError(ValueError):
 
 
 def read_prompts(path: Path) -> list[Ask]:
-    """A JSONL file of ``{"prompt": text}`` or ``{"messages": [...]}``, ``max_tokens`` optional.
+    """A JSONL file of ``{"prompt": text}`` or ``{"messages": [...]}``, ``max_tokens`` optional, or
+    of ShareGPT's ``{"conversations": [...]}``, whose first question is asked; that one may also be
+    a single array, as it is published.
 
     Raises :class:`InputError` with file and line.
     """
@@ -42,7 +48,28 @@ def _ask(entry: dict[str, Any], where: str) -> Ask:
         return Ask(text=text, output_tokens=tokens)
     if isinstance(messages, list) and messages and all(map(_is_message, messages)):
         return Ask(messages=tuple(messages), output_tokens=tokens)
-    raise InputError(f"{where}: neither {{prompt}} nor {{messages: [{{role, content}}, ...]}}")
+    if question := _first_question(entry.get("conversations")):
+        return Ask(text=question, output_tokens=tokens)
+    raise InputError(
+        f"{where}: neither {{prompt}} nor {{messages: [{{role, content}}, ...]}} nor ShareGPT's "
+        f"{{conversations}} with a question, but {_named(entry)}"
+    )
+
+
+def _named(entry: dict[str, Any]) -> str:
+    names = ", ".join(repr(name[:40]) for name in list(entry)[:MAX_NAMED])
+    return f"the keys {names}" if names else "no key"
+
+
+def _first_question(turns: Any) -> str:
+    """What the human says first; empty = nothing. A few published conversations begin with the
+    other side.
+    """
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, dict) and turn.get("from") in ASKERS:
+            text = turn.get("value")
+            return text if isinstance(text, str) else ""
+    return ""
 
 
 def _is_message(item: Any) -> bool:
@@ -102,19 +129,49 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     seen = False
     try:
         with path.open("rb") as file:
-            if file.read(len(BOM_UTF8)) != BOM_UTF8:
-                file.seek(0)
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
-                if not line.strip():
-                    continue
+            start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+            file.seek(start)
+            array = file.read(MAX_BLANK).lstrip()[:1] == b"["
+            file.seek(start)
+            for number, where, entry in _entries(file, str(path), array=array):
                 if number > MAX_LINES:
                     raise InputError(f"{path}: more than {MAX_LINES} lines")
                 seen = True
-                yield f"{path}:{number}", _object(line, f"{path}:{number}")
+                yield where, entry
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     if not seen:
         raise InputError(f"{path}: no line with a request")
+
+
+def _entries(
+    file: IO[bytes], name: str, *, array: bool
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(number from 1 on, place, object). Raises ``OSError``, :class:`InputError`."""
+    if array:
+        yield from _array_entries(file, name)
+        return
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+        if len(line) >= MAX_LINE_BYTES:
+            raise InputError(f"{name}:{number}: longer than {MAX_LINE_BYTES} bytes")
+        if line.strip():
+            yield number, f"{name}:{number}", _object(line, f"{name}:{number}")
+
+
+def _array_entries(file: IO[bytes], name: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Of one array. Conversations in which nobody asks anything are left out."""
+    content = file.read(MAX_ARRAY_BYTES + 1)
+    if len(content) > MAX_ARRAY_BYTES:
+        raise InputError(f"{name}: an array of more than {MAX_ARRAY_BYTES} bytes")
+    try:
+        found = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: not JSON: {error}") from None
+    for number, entry in enumerate(found, 1):
+        if not isinstance(entry, dict):
+            raise InputError(f"{name}: entry {number} is no object, but {type(entry).__name__}")
+        if "conversations" not in entry or _first_question(entry["conversations"]):
+            yield number, f"{name}: entry {number}", entry
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

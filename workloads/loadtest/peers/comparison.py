@@ -13,21 +13,27 @@ PERCENTS = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One figure of both, in seconds or per second."""
+    """One figure of both, in seconds or per second: ours before the tool's load and after it."""
 
     name: str
     ours: float
+    again: float
     theirs: float
 
     @property
     def apart(self) -> float | None:
-        """How much ours is above theirs, as a part of theirs; None of nothing."""
-        return self.ours / self.theirs - 1 if self.theirs else None
+        """How much the mean of ours is above theirs, as a part of theirs; None of nothing."""
+        return (self.ours + self.again) / 2 / self.theirs - 1 if self.theirs else None
+
+    @property
+    def drift(self) -> float | None:
+        """How much ours is higher the second time, as a part of the first; None of nothing."""
+        return self.again / self.ours - 1 if self.ours else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What both say about the same server, one after the other. ``asked``: requests of each."""
+    """What both say about the same server: we, the tool, we again. ``asked``: requests of each."""
 
     tool: PeerTool
     asked: int
@@ -35,13 +41,15 @@ class Comparison:
     pairs: tuple[Pair, ...]
 
 
-def compare(tool: PeerTool, asked: int, summary: Summary, theirs: PeerFigures) -> Comparison:
-    """``summary`` has our records by the tool's definitions. What one of both lacks is left out."""
-    ours = dict(own_figures(summary))
+def compare(
+    tool: PeerTool, asked: int, before: Summary, after: Summary, theirs: PeerFigures
+) -> Comparison:
+    """Both summaries have our records by the tool's definitions. What any lacks is left out."""
+    ours, again = dict(own_figures(before)), dict(own_figures(after))
     pairs = tuple(
-        Pair(name=name, ours=ours[name], theirs=value)
+        Pair(name=name, ours=ours[name], again=again[name], theirs=value)
         for name, value in theirs.figures.items()
-        if name in ours
+        if name in ours and name in again
     )
     return Comparison(tool=tool, asked=asked, theirs=theirs, pairs=pairs)
 

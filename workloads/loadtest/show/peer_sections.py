@@ -19,7 +19,9 @@ def peer_figures(comparison: Comparison) -> Iterator[Figure]:
 
 
 def peer_document(comparison: Comparison) -> dict[str, Any]:
-    """`cross_check.json`: latencies in seconds, ``apart`` as a part of the tool's figure."""
+    """`cross_check.json`: latencies in seconds, ``apart`` as a part of the tool's figure, ``drift``
+    as a part of our first one.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": comparison.tool.name,
@@ -30,7 +32,13 @@ def peer_document(comparison: Comparison) -> dict[str, Any]:
             "failed": comparison.theirs.failed,
         },
         "figures": {
-            pair.name: {"ours": pair.ours, "theirs": pair.theirs, "apart": pair.apart}
+            pair.name: {
+                "ours": pair.ours,
+                "theirs": pair.theirs,
+                "again": pair.again,
+                "apart": pair.apart,
+                "drift": pair.drift,
+            }
             for pair in comparison.pairs
         },
     }
@@ -39,8 +47,11 @@ def peer_document(comparison: Comparison) -> dict[str, Any]:
 def peer_section(comparison: Comparison) -> dict[str, Any]:
     """Both figures side by side; also on the terminal."""
     tool, theirs = comparison.tool, comparison.theirs
-    columns = ("figure", "ours", tool.name, "ours above it")
-    note = f"both by the definitions of {tool.definition}, one load after the other"
+    columns = ("figure", "ours", tool.name, "ours again", "ours above it", "ours, second by first")
+    note = (
+        f"both by the definitions of {tool.definition}, one load after the other; what ours differ "
+        "from each other is the server and the machine"
+    )
     if theirs.failed or theirs.completed != comparison.asked:
         note += f"; of its {comparison.asked} requests {theirs.completed} succeeded"
     return {
@@ -55,6 +66,7 @@ def peer_section(comparison: Comparison) -> dict[str, Any]:
 
 def _row(pair: Pair) -> Iterator[str]:
     yield pair.name.replace("_", " ").replace(" per s", "/s")
-    for value in (pair.ours, pair.theirs):
+    for value in (pair.ours, pair.theirs, pair.again):
         yield f"{value:.5g}" if pair.name in RATES else f"{value * 1e3:.4g} ms"
-    yield "-" if pair.apart is None else f"{pair.apart:+.1%}"
+    for share in (pair.apart, pair.drift):
+        yield "-" if share is None else f"{share:+.1%}"

@@ -17,11 +17,12 @@ import torch
 
 from .decoder import Cache, Kept, decode, prefill
 from .options import AUTO, TRITON, EngineOptions
-from .slots import ROUND_TOKENS, Sequence, bucket_of, rounded, row_buckets
+from .slots import ROUND_TOKENS, Request, Sequence, bucket_of, rounded, row_buckets
 from .weights import Weights
 
 LEAST_USED = 256  # recorded steps read this much of the cache at least, then powers of two
 COLDEST = 1e-5
+REHEARSED = 256  # tokens of the longest prompt that is rehearsed
 FULL = 0.9  # of a batch of prompts: with less padding all of it is computed
 
 
@@ -59,6 +60,7 @@ class Steps:
         self._buckets = row_buckets(slots)
         self._fused = uses_triton(options.kernels, weights.device)
         self._tile = options.tile
+        self._length, self._budget = length, options.prefill_tokens
         self._graphs: dict[tuple[int, int, bool], _Recorded] = {}
         device = weights.device
         self._on_gpu = device.type == "cuda"
@@ -76,10 +78,28 @@ class Steps:
         return self._cache.slots
 
     def prepare(self) -> None:
-        """Record the steps of all numbers of rows, so that no request waits for that."""
+        """Record the steps of all numbers of rows, and compute prompts that nobody asked, so that
+        no request waits for kernels that are loaded when they are first used.
+        """
         if self._on_gpu:
             for rows in self._buckets:
                 self._recorded(rows, self._readable(1), sampled=False)
+            self.rehearse()
+
+    def rehearse(self) -> None:
+        """One prompt alone, then as many as are computed together, without padding and with it.
+        They leave nothing behind that is read: slots are written anew before they are used.
+        """
+        longest = max(1, min(REHEARSED, self._length - 1))
+        count = max(1, min(self.slots, self._budget // rounded(longest)))
+        mixed = [longest if number % 2 else max(1, longest // 4) for number in range(count)]
+        for sizes in ([longest], [longest] * count, mixed):
+            requests = [Request(tokens=(0,) * size, max_tokens=1) for size in sizes]
+            prompts = [
+                Sequence(request=request, number=-1, slot=slot)
+                for slot, request in enumerate(requests)
+            ]
+            self.prefill(prompts).wait()
 
     @torch.inference_mode()
     def prefill(self, sequences: Items[Sequence]) -> Flight:

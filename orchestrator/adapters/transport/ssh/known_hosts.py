@@ -154,7 +154,7 @@ def _load_version(file: str, mtime_ns: int, size: int) -> _Index:
     del mtime_ns, size  # they make the cache notice a change
     index = _Index({}, [])
     text = Path(file).read_text(encoding="utf-8", errors="surrogateescape")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         entry = _parse_line(line.split(), SourceLocation(file, number))
         if entry is None:
             continue

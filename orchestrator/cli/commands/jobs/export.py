@@ -193,11 +193,10 @@ def _check_job(request: RunRequest, settings: PodSettings, *, probing: bool) -> 
 
 def _ask_nodes(request: RunRequest) -> tuple[Mapping[str, Facts], Mapping[str, str]]:
     """Facts of the nodes that would be used, and why others are not."""
-    import asyncio
-
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.engine.oneshot.plan_only import preview
 
-    plan, facts = asyncio.run(preview(request))
+    plan, facts = run_interruptibly(preview(request))
     failed = {excluded.node: excluded.reason for excluded in plan.excluded}
     return {share.name: facts[share.name] for share in plan.nodes}, failed
 

@@ -94,13 +94,12 @@ def _predict(request: RunRequest, plan: Plan, facts: Mapping[str, Facts]) -> Job
 
 def _make_plan(request: RunRequest, *, offline: bool) -> tuple[Plan, Mapping[str, Facts]]:
     """The plan, and what the nodes were found to have."""
-    import asyncio
-
     from orchestrator.cli.load_request import assume_plan, makes_nodes
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
 
     if offline or makes_nodes(request):
         return assume_plan(request), {}
-    return asyncio.run(_preview(request))
+    return run_interruptibly(_preview(request))
 
 
 async def _preview(request: RunRequest) -> tuple[Plan, Mapping[str, Facts]]:

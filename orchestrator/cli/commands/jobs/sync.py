@@ -38,11 +38,10 @@ def sync(
     Shows what travelled to each node, and what was left out by which rule. Exits with 4 if a node
     does not hold all of it.
     """
-    import asyncio
-
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.model.plan import Budgets
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.engine.oneshot.sync_only import bring
 
     if cluster is None and not dry_run:
@@ -54,7 +53,7 @@ def sync(
     if dry_run:
         _show_dry(snapshot, workers, as_json=as_json)
         return int(ExitCode.DONE)
-    answers = asyncio.run(bring(workers, snapshot, Budgets(), check=check))
+    answers = run_interruptibly(bring(workers, snapshot, Budgets(), check=check))
     if as_json:
         print_json(
             "sync", {**_snapshot_record(snapshot), "nodes": [_node_json(one) for one in answers]}

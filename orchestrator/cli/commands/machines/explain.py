@@ -33,8 +33,6 @@ def explain(
     The same plan as that of plan and run; what is left alone on purpose is there, too, and why.
     Without a workload or a script, what any script on torch would get.
     """
-    import asyncio
-
     from orchestrator.cli.load_request import (
         assume_plan,
         load_request,
@@ -42,6 +40,7 @@ def explain(
         request_for_any_script,
     )
     from orchestrator.cli.output import print_json
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
     from orchestrator.engine.oneshot.plan_only import preview
     from orchestrator.view.tables.explain_text import explain_lines
 
@@ -51,7 +50,7 @@ def explain(
     else:
         request = request_for_any_script(options, run_id="explained")
     assumed = offline or makes_nodes(request)
-    made = assume_plan(request) if assumed else asyncio.run(preview(request))[0]
+    made = assume_plan(request) if assumed else run_interruptibly(preview(request))[0]
     nodes = _chosen_nodes(made, node)
     if not as_json:
         click.echo("\n".join(explain_lines(made, nodes, name)))

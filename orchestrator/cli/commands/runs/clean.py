@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import time
@@ -143,8 +142,9 @@ def _remedy_text(run_id: str, left: Sequence[NodeVisit]) -> str:
 
 def _not_cleaned(folder: RunFolder) -> list[NodeVisit]:
     from orchestrator.engine.oneshot.cleanup import clean_run
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
 
-    visits = asyncio.run(clean_run(folder))
+    visits = run_interruptibly(clean_run(folder))
     for visit in visits:
         click.echo(f"{folder.run_id}: {visit.node}: {brief_text(visit.detail, 400)}", err=True)
     return [visit for visit in visits if not visit.done]
@@ -160,9 +160,10 @@ def _clean_caches(cluster: str, nodes: str, older_than_s: float, *, dry_run: boo
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.model.plan import Budgets
     from orchestrator.engine.oneshot.clean_caches import clean_caches
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
 
     workers = load_cluster(cluster, nodes).workers
-    answers = asyncio.run(
+    answers = run_interruptibly(
         clean_caches(workers, Budgets(), older_than_s=older_than_s, dry_run=dry_run)
     )
     _show_caches(answers, "would free" if dry_run else "freed")

@@ -24,7 +24,7 @@ from orchestrator.parsing.importers.ansible.yaml_form import read_mapping, read_
 from orchestrator.parsing.importers.foreign_nodes import Collector, Imported, shorten_text
 from orchestrator.parsing.importers.recognise import is_yaml, refuse_other
 
-_MAX_NAMES = 8
+_MAX_NAMES = 60
 _VAULT = "$ANSIBLE_VAULT;"
 
 # The files of ``group_vars`` or ``host_vars`` for a name: (file, text) of each, in Ansible's order.

@@ -18,6 +18,7 @@ from orchestrator.parsing.importers.ansible.model import (
     Value,
 )
 from orchestrator.parsing.importers.foreign_nodes import Collector
+from orchestrator.parsing.importers.text_lines import split_lines
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _CHILD = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
@@ -27,7 +28,7 @@ HOSTS, CHILDREN, VARS = "hosts", "children", "vars"
 def read_ini(text: str, found: Collector) -> AnsibleInventory:
     """The groups and hosts of ``text``; what Ansible would refuse is unknown to ``found``."""
     reader = _IniReader(found)
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         content = line.strip()
         if content and content[0] not in ";#":
             reader.take(content, number)

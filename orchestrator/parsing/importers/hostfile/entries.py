@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.parsing.importers.foreign_nodes import MAX_GPUS
+from orchestrator.parsing.importers.text_lines import split_lines
 
 MAX_PORT = 65_535
 
@@ -14,6 +15,7 @@ _SLOTS = frozenset({"slots", "cpu", "count"})
 _MAX_SLOTS = frozenset({"max_slots", "max-slots", "slots_max", "slots-max"})
 _USER = frozenset({"username", "user-name", "user_name"})
 _BRACKETED = re.compile(r"((?:[^@\[\]]+@)?)\[([^\[\]]+)\](?::([0-9]{1,6}))?")
+_COUNTED = re.compile(r"[^:\[\]]+:[0-9]+")
 _DEEPSPEED = re.compile(r"(\S+)\s+slots=([0-9]{1,9})(?:\s+#.*|\s*#.*)?")
 _BLOCK = re.compile(r"/\*.*?\*/", re.DOTALL)
 _REST = re.compile(r"(#|//).*")
@@ -38,7 +40,7 @@ class HostfileEntry:
 def lines_openmpi(text: str) -> Iterator[tuple[int, str]]:
     """Lines without ``#``, ``//`` and ``/* */`` comments."""
     bare = _BLOCK.sub(lambda match: "\n" * match[0].count("\n") or " ", text)
-    for number, line in enumerate(bare.splitlines(), start=1):
+    for number, line in enumerate(split_lines(bare), start=1):
         content = _REST.sub("", line).strip()
         if content:
             yield number, content
@@ -46,7 +48,7 @@ def lines_openmpi(text: str) -> Iterator[tuple[int, str]]:
 
 def lines_mpich(text: str) -> Iterator[tuple[int, str]]:
     """Lines without ``#`` comments, wherever these begin."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         content = line.partition("#")[0].strip()
         if content:
             yield number, content
@@ -54,7 +56,7 @@ def lines_mpich(text: str) -> Iterator[tuple[int, str]]:
 
 def lines_deepspeed(text: str) -> Iterator[tuple[int, str]]:
     """Lines that do not begin with ``#``."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         content = line.strip()
         if content and not content.startswith("#"):
             yield number, content
@@ -63,6 +65,8 @@ def lines_deepspeed(text: str) -> Iterator[tuple[int, str]]:
 def read_openmpi(content: str, line: int) -> HostfileEntry:
     """``host slots = 4 max_slots=8 username=bob``. Raises :class:`LineProblem`."""
     host, *words = re.sub(r"\s*=\s*", "=", content).split()
+    if _COUNTED.fullmatch(host):
+        raise LineProblem("host:N is the form of --dialect mpich; a port is written [host]:N")
     values: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")

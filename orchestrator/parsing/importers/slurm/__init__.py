@@ -20,12 +20,14 @@ from orchestrator.parsing.importers.slurm.slurm_records import (
     printed_records,
 )
 from orchestrator.parsing.importers.slurm.table import NODES, header_of, read_table
+from orchestrator.parsing.importers.text_lines import split_lines
 
 _OF_TABLES = frozenset(
     "alloc allocated comp completing down drain drained draining drng fail idle infinite maint mix "
     "mixed n/a no planned resv reserved unk unknown up yes".split()
 )
 _WORDS = re.compile(r"(?:[^\s,\[]|\[[^\]]*(?:\]|$))+")
+_ADDRESS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 _DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ 0-9]{2} [0-9:]{8} [0-9]{4}")
 _OTHER_CONF = re.compile(
     r"^(SwitchName|BlockName|AutoDetect|Name=gpu)\b|\bFile=/dev/", re.MULTILINE
@@ -41,14 +43,15 @@ def parse_slurm(
     """
     refuse_other(text, source, "slurm")
     found = Collector(source, skip_unknown=skip_unknown)
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1)]
-    told = [(n, line) for n, line in lines if line and not line.startswith("#")]
+    lines = [(n, line) for n, line in enumerate(split_lines(text), start=1)]
+    printed = [(n, line) for n, line in lines if line.strip() and line.lstrip()[0] != "#"]
+    told = [(n, line.strip()) for n, line in printed]
     headers = [at for at, (_, line) in enumerate(told) if header_of(line)]
     if is_record(told[0][1]):
         _read_records(text, source, include, found)
     elif headers:
         _read_above(told[: headers[0]], found)
-        read_table(told[headers[0] + 1 :], header_of(told[headers[0]][1]), found)
+        read_table(printed[headers[0]][1], printed[headers[0] + 1 :], found)
     else:
         _read_lists(told, found)
     found.source = source
@@ -82,12 +85,17 @@ def _read_lists(lines: list[tuple[int, str]], found: Collector) -> None:
         words = content.split()
         gres = [word for word in words if has_gpus(word)]
         nodes = [word for word in words if word not in gres and word != "(null)"]
+        is_row = len(nodes) < len(words)
         cells = _WORDS.findall(" ".join(nodes))
         if any(cell in NODES for cell in cells):
             found.unknown("a table's header; columns are divided by blanks or by |", number, line)
             continue
         if any(cell.lower().rstrip("*") in _OF_TABLES or cell.isdecimal() for cell in cells):
             found.unknown("a row of a table without its header (-h leaves it out)", number, line)
+            continue
+        if len(nodes) > 1 and (is_row or any(map(_ADDRESS.fullmatch, nodes))):
+            what = "several columns without a header that names them (-h leaves it out)"
+            found.unknown(what, number, line)
             continue
         if _is_prose(nodes):
             found.unknown("words, not all with a number: name one node a line", number, line)

@@ -30,7 +30,7 @@ def expand_hostlist(text: str, limit: int = MAX_NAMES) -> tuple[str, ...]:
 
 
 def expand_parallel(text: str, count: int) -> tuple[str, ...]:
-    """Addresses for ``count`` nodes, in their order; duplicates stay.
+    """Addresses for ``count`` nodes, in their order; duplicates stay. One may stand for all.
 
     Raises :class:`NodeSetError` when there are more or fewer.
     """
@@ -39,6 +39,8 @@ def expand_parallel(text: str, count: int) -> tuple[str, ...]:
         for item in _ITEM.finditer(text)
         for name in _expand_item(item[0], item.start() + 1, MAX_NAMES, checked=False)
     ]
+    if len(names) == 1:
+        names *= count
     if len(names) != count:
         raise NodeSetError(f"{len(names)} addresses for {count} nodes", 1)
     return tuple(names)

@@ -9,11 +9,15 @@ from orchestrator.core.base.nodeset import NodeSetError
 from orchestrator.parsing.importers.foreign_nodes import Collector, Field
 from orchestrator.parsing.importers.slurm.gres import gpus_of
 from orchestrator.parsing.importers.slurm.hostlist import expand_hostlist, expand_parallel
-from orchestrator.parsing.importers.slurm.slurm_records import Missing, SlurmRecord
+from orchestrator.parsing.importers.slurm.slurm_records import TWO_RECORDS, Missing, SlurmRecord
 from orchestrator.parsing.importers.slurm.states import is_future, state_trouble
 
-DEFAULT = "DEFAULT"
-_ALL = "ALL"
+_DEFAULT, _ALL = "default", "all"  # in any case of letters
+# Settings of a node or a partition, which mean nothing in a line of their own.
+_PARTS = frozenset(
+    "boards corespeccount corespersocket feature features gres nodeaddr nodehostname nodes "
+    "realmemory sockets socketsperboard threadspercore tmpdisk".split()
+)
 _NOTHING = frozenset({"", "(null)", "N/A"})
 
 
@@ -40,19 +44,26 @@ class Records:
         if isinstance(record, Missing):
             self._at(record)
             self._found.unknown(f"the included file cannot be read: {record.why}", record.line)
+        elif TWO_RECORDS in record.pairs:
+            self._refuse(record, "two records in one line; each begins a line of its own")
         elif record["nodename"]:
             self._take_nodes(self._completed(record, "nodename"))
         elif record["reservationname"]:
             self._users.append((record, record["nodes"]))
         elif record["partitionname"]:
             completed = self._completed(record, "partitionname")
-            self._partitions += [completed] if completed["partitionname"] != DEFAULT else []
+            self._partitions += [] if _is_default(record["partitionname"]) else [completed]
         elif record["nodeset"]:
-            self._sets[record["nodeset"]] = record
+            self._sets.setdefault(record["nodeset"], record)
         elif record["jobid"]:
             self._users.append((record, record["nodelist"]))
         elif record["downnodes"]:
             self._tell_down(record)
+        elif record["include"]:
+            self._refuse(record, "Include is written without '='")
+        elif _PARTS & record.pairs.keys():
+            what = f"{', '.join(sorted(_PARTS & record.pairs.keys()))} in a line without NodeName="
+            self._refuse(record, f"{what}; does the line above lack its backslash?")
 
     def finish(self) -> None:
         """Put the nodes into their partitions, and all into the collector."""
@@ -69,12 +80,12 @@ class Records:
     def _completed(self, record: SlurmRecord, kind: str) -> SlurmRecord:
         """``record`` over what the DEFAULT lines above it say; these add to each other."""
         pairs = {**self._defaults[kind], **record.pairs}
-        if record[kind] == DEFAULT:
+        if _is_default(record[kind]):
             self._defaults[kind] = pairs
         return SlurmRecord(record.file, record.line, pairs)
 
     def _take_nodes(self, record: SlurmRecord) -> None:
-        if record["nodename"] == DEFAULT:
+        if _is_default(record["nodename"]):
             return
         names = self._names(record, record["nodename"])
         if is_future(record["state"]):
@@ -121,21 +132,23 @@ class Records:
 
     def _take_partition(self, record: SlurmRecord, *, alone: bool) -> None:
         """``alone``: no node is declared, so that the partitions are all that names nodes."""
-        group = record["partitionname"]
-        names = tuple(self._nodes) if record["nodes"] == _ALL else self._members(record)
+        groups = dict.fromkeys(record["partitionname"].split(","))
+        is_all = record["nodes"].lower() == _ALL
+        names = tuple(self._nodes) if is_all else self._members(record)
         for name in names:
             if alone and name not in self._nodes:
                 self._nodes[name] = _Node(record, {})
             if name in self._nodes:
-                self._nodes[name].groups[group] = None
+                self._nodes[name].groups |= groups
             else:
-                self._warn(record, f"partition {group} names {name}, which is declared nowhere")
+                what = f"partition {record['partitionname']} names {name}"
+                self._warn(record, f"{what}, which is declared nowhere")
 
     def _members(self, record: SlurmRecord) -> tuple[str, ...]:
         """The nodes of a partition, which may name sets of nodes."""
         names: dict[str, None] = {}
         for name in self._names(record, record["nodes"]):
-            if name in self._sets and name not in self._nodes:
+            if name in self._sets:
                 names |= dict.fromkeys(self._set(self._sets[name]))
             else:
                 names[name] = None
@@ -161,9 +174,17 @@ class Records:
             self._found.unknown(f"{error.reason} (column {error.column})", record.line, text)
             return ()
 
+    def _refuse(self, record: SlurmRecord, what: str) -> None:
+        self._at(record)
+        self._found.unknown(what, record.line)
+
     def _warn(self, record: SlurmRecord, text: str) -> None:
         self._at(record)
         self._found.warn(text, record.line)
 
     def _at(self, record: SlurmRecord | Missing) -> None:
         self._found.source = record.file
+
+
+def _is_default(name: str) -> bool:
+    return name.lower() == _DEFAULT

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.parsing.importers.text_lines import split_lines
+
 _PAIR = re.compile(r'([A-Za-z][A-Za-z0-9_.]*)\s*[-*+/]?=\s*(?:"([^"]*)"|(\S+)|(?=\s|$))')
 _COMMENT = re.compile(r"(?<!\\)#.*")
 _INCLUDE = re.compile(r"include\s+(\S.*)", re.IGNORECASE)
@@ -14,6 +16,10 @@ _BEGINS = re.compile(r"(NodeName|PartitionName|JobId|ReservationName)=", re.IGNO
 _PRINTED = re.compile(r"\b(Arch|CPUAlloc|JobState|TotalNodes|OwnerUID|EligibleTime|NodeCnt)=")
 # Free text to the end of the line.
 _FREE_TEXT = re.compile(r"(?:^|\s)(Reason|Comment|Extra|OS|Command|AdminComment)=(.*)$")
+
+# The key under which a line has a second record, which Slurm refuses.
+TWO_RECORDS = "="
+_KINDS = frozenset({"nodename", "partitionname", "nodeset"})
 
 MAX_DEPTH = 16
 MAX_FILES = 1000
@@ -61,7 +67,7 @@ def is_printed(text: str) -> bool:
 def printed_records(text: str, file: str) -> Iterator[SlurmRecord]:
     """What ``scontrol show node``, ``partition`` or ``job`` prints, in several lines or one."""
     current: SlurmRecord | None = None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         content = line.strip()
         if _BEGINS.match(content):
             if current is not None:
@@ -127,12 +133,14 @@ class _ConfReader:
 
 
 def _join_lines(text: str) -> Iterable[tuple[int, str]]:
-    """Lines, with those that a backslash continues in one."""
+    """Lines, with those that a backslash continues in one; two backslashes are none."""
     begun, kept = 0, ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         begun = begun or number
-        if line.rstrip().endswith("\\") and not line.lstrip().startswith("#"):
-            kept += line.rstrip()[:-1] + " "
+        bare = line.rstrip()
+        backslashes = len(bare) - len(bare.rstrip("\\"))
+        if backslashes == 1 and _COMMENT.search(line) is None:
+            kept += bare[:-1] + " "
             continue
         yield begun, kept + line
         begun, kept = 0, ""
@@ -141,7 +149,10 @@ def _join_lines(text: str) -> Iterable[tuple[int, str]]:
 
 
 def _parse_pairs(content: str) -> dict[str, str]:
-    return {
-        match[1].lower(): match[2] if match[2] is not None else (match[3] or "")
-        for match in _PAIR.finditer(content)
-    }
+    pairs: dict[str, str] = {}
+    for match in _PAIR.finditer(content):
+        key = match[1].lower()
+        if key in _KINDS and key in pairs:
+            key = TWO_RECORDS
+        pairs[key] = match[2] if match[2] is not None else (match[3] or "")
+    return pairs

@@ -19,6 +19,7 @@ _UNUSABLE = (
     "reboot",
     "unk",
 )
+_ON_DEMAND = "cloud"
 _MARKS = {"*": "not responding", "~": "powered off", "%": "powering down", "!": "powering down"}
 _EMPTY = frozenset({"", "none", "(null)", "n/a"})
 
@@ -27,15 +28,22 @@ def state_trouble(state: str, reason: str = "") -> str:
     """What keeps a node from running jobs, with the reason that its owner gave; or ``""``."""
     bare = state.strip().lower()
     words = re.split(r"[+,]", bare.rstrip("*~#!%$@^-"))
+    if _ON_DEMAND in words:
+        return f"{bare} (made when a job asks for it, and gone when it idles)"
     marks = [text for mark, text in _MARKS.items() if bare.endswith(mark)]
     bad = any(word.startswith(_UNUSABLE) for word in words)
     if not bad and not marks:
         return ""
     notes = [
         *([] if bad else marks),
-        *([] if reason.strip().lower() in _EMPTY else [reason.strip()]),
+        *([] if is_no_reason(reason) else [reason.strip()]),
     ]
     return f"{bare} ({'; '.join(notes)})" if notes else bare
+
+
+def is_no_reason(reason: str) -> bool:
+    """Whether it is what Slurm prints where there is none."""
+    return reason.strip().lower() in _EMPTY
 
 
 def is_future(state: str) -> bool:

@@ -15,10 +15,13 @@ Factor = Annotated[float, Field(gt=1, le=100, allow_inf_nan=False)]
 
 
 class CoefficientEntry(Strict):
-    """One coefficient, and the factor by which it may well be off."""
+    """One coefficient, and the factor by which it may well be off; ``varies``: that by which it
+    differs between machines with the same GPU.
+    """
 
     value: Positive
     factor: Factor
+    varies: Factor | None = None
     source: Text
 
 
@@ -41,7 +44,8 @@ def load_coefficients(data: bytes, source: str) -> dict[str, FamilyPriors]:
     return {
         name: FamilyPriors(
             priors=tuple(
-                Prior(key, entry.value, entry.factor) for key, entry in family.coefficients.items()
+                Prior(key, entry.value, entry.factor, entry.varies or 1.0)
+                for key, entry in family.coefficients.items()
             ),
             spread=family.spread,
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.costs.eager.eager_step import EagerJob
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.training_step import TrainingJob
@@ -24,7 +25,7 @@ class PointLine(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    kind: Literal["finetune", "inference"]
+    kind: Literal["finetune", "inference", "eager"]
     shape: str = Field(max_length=200)
     tied: bool = False
     device: str = Field(max_length=200)
@@ -34,6 +35,8 @@ class PointLine(BaseModel):
     accumulation: Whole = 1
     answer: Whole = 0
     lora_rank: Whole = 0
+    text: Whole = 0
+    targets: Annotated[float, Field(gt=0, le=1)] = 1.0
     held_out: bool = False
     error: str = ""
     step_s: Measured | None = None
@@ -52,15 +55,16 @@ class PointLine(BaseModel):
     def label(self) -> str:
         """For people."""
         each = f" x {self.accumulation}" if self.accumulation > 1 else ""
-        return f"{self.kind} {self.shape} {self.batch} x {self.sequence}{each}, {self.gpus} GPU"
+        packed = f" of texts of {self.text}" if self.text else ""
+        size = f"{self.batch} x {self.sequence}{packed}{each}"
+        return f"{self.kind} {self.shape} {size}, {self.gpus} GPU"
 
     def job(self, shape_of: Callable[[str], ModelShape]) -> TrainingJob | InferenceJob:
         """What was done."""
         shape = shape_of(self.shape)
-        if self.kind == "inference":
-            return InferenceJob(
-                shape=shape, rows=self.batch, prompt=self.sequence, answer=self.answer
-            )
+        if self.kind != "finetune":
+            program = EagerJob if self.kind == "eager" else InferenceJob
+            return program(shape=shape, rows=self.batch, prompt=self.sequence, answer=self.answer)
         return TrainingJob(
             shape=shape,
             rows=self.batch,
@@ -68,6 +72,8 @@ class PointLine(BaseModel):
             accumulation=self.accumulation,
             gpus=self.gpus,
             rank=self.lora_rank,
+            text=self.text,
+            targets=self.targets,
         )
 
 

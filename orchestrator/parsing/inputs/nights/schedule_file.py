@@ -194,7 +194,7 @@ def parse_env_file(text: str, source: str) -> dict[str, str]:
     repeated in errors. Raises :class:`UsageError`.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue

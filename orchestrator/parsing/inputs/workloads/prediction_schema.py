@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,16 @@ from orchestrator.parsing.inputs.workloads.condition_schema import Conditions
 from orchestrator.parsing.inputs.workloads.schema_types import Label, Number, ParameterName
 
 Count = Annotated[int, Field(gt=0, strict=True)]
+
+
+class TextsEntry(Strict):
+    """What is assumed of the texts in a row."""
+
+    tokens: Count = Field(description="Tokens of one text, on average")
+    targets: Number = Field(gt=0, le=1, description="Share of them that are predicted")
+    only: Conditions = Field(
+        default_factory=dict, description="Parameter name -> value; without these it is not known"
+    )
 
 
 class TrainingEntry(Strict):
@@ -27,6 +37,9 @@ class TrainingEntry(Strict):
     )
     adapter_rank: ParameterName = Field(description="An int parameter: rank of the adapters")
     steps: ParameterName = Field(description="An int parameter: steps of the whole training")
+    texts: TextsEntry | None = Field(
+        default=None, description="Several texts are packed into a row; null = a row is one text"
+    )
     only: Conditions = Field(
         default_factory=dict,
         description="Parameter name -> value; without these nothing is predicted",
@@ -43,11 +56,23 @@ class FiguresEntry(Strict):
     cache: Label | None = Field(
         default=None, description="Bytes that an engine keeps for keys and values"
     )
+    prefill: Label | None = Field(
+        default=None, description="Input tokens per second until the first token, of eager"
+    )
+    memory: Label | None = Field(default=None, description="Peak of a GPU in GiB, of eager")
 
 
 class InferenceEntry(Strict):
-    """What the built-in engine is asked, for predictions: names of parameters."""
+    """What inference a workload does, for predictions: names of parameters."""
 
+    program: Literal["engine", "eager"] = Field(
+        default="engine",
+        description="engine: the built-in one; eager: one forward pass after the other by "
+        "transformers, in_flight sequences together",
+    )
+    tensor_parallel: ParameterName | None = Field(
+        default=None, description="An int parameter, of eager: ranks that share a model, 0 = all"
+    )
     model: ParameterName = Field(description="A str parameter: the model's name or folder")
     shape: ParameterName | None = Field(
         default=None, description="A choice parameter: sizes with random weights, without a model"
@@ -89,6 +114,10 @@ class InferenceEntry(Strict):
         default=None,
         description="An int parameter: tokens for which each engine keeps memory, 0 = as the "
         "built-in engine chooses; without it an engine takes the memory that it finds",
+    )
+    served: bool = Field(
+        default=False,
+        description="Requests and answers are texts of other programs: by HTTP, or as samples",
     )
     figures: FiguresEntry = Field(description="The metrics that are predicted")
     only: Conditions = Field(

@@ -10,18 +10,23 @@ from orchestrator.core.model.workload import (
     InferenceSource,
     Parameter,
     ParameterType,
+    TextSource,
     TrainingSource,
 )
 from orchestrator.parsing.inputs.workloads.parameter_rules import (
     conditions_problems,
     make_conditions,
 )
-from orchestrator.parsing.inputs.workloads.prediction_schema import InferenceEntry, TrainingEntry
+from orchestrator.parsing.inputs.workloads.prediction_schema import (
+    InferenceEntry,
+    TextsEntry,
+    TrainingEntry,
+)
 from orchestrator.parsing.inputs.yaml_source import Document, InputProblem
 
 _STRINGS = ("model", "batches")
 _FLOATS = ("rate", "duration")
-_INTS = ("prompt_words", "answer", "in_flight", "engines", "context")
+_INTS = ("prompt_words", "answer", "in_flight", "engines", "context", "tensor_parallel")
 
 
 def make_training(
@@ -33,13 +38,23 @@ def make_training(
     """The section ``training``; what is wrong with it is added to ``problems``."""
     if entry is None:
         return None
-    named = entry.model_dump(exclude={"only"})
+    named = entry.model_dump(exclude={"only", "texts"})
     wanted = dict.fromkeys(named, ParameterType.INT) | {"model": ParameterType.STR}
     found = [*misnamed("training", named, wanted, parameters, document)]
     found += conditions_problems(entry.only, ("training", "only"), parameters, document)
+    texts = entry.texts
+    if texts is not None:
+        place = ("training", "texts", "only")
+        found += conditions_problems(texts.only, place, parameters, document)
     problems += found
     only = () if found else make_conditions(entry.only, parameters)
-    return TrainingSource(**named, only=only)
+    packed = None if found or texts is None else _texts(texts, parameters)
+    return TrainingSource(**named, texts=packed, only=only)
+
+
+def _texts(entry: TextsEntry, parameters: Mapping[str, Parameter]) -> TextSource:
+    only = make_conditions(entry.only, parameters)
+    return TextSource(tokens=entry.tokens, targets=entry.targets, only=only)
 
 
 def make_inference(
@@ -62,8 +77,10 @@ def make_inference(
     problems += found
     return InferenceSource(
         **given,
+        program=entry.program,
         tokens_per_word=entry.tokens_per_word,
         shared=entry.shared,
+        served=entry.served,
         closed=() if found else make_conditions(entry.closed, parameters),
         figures=InferenceFigures(**entry.figures.model_dump()),
         only=() if found else make_conditions(entry.only, parameters),

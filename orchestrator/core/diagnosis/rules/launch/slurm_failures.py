@@ -189,6 +189,8 @@ RULES = (
             sign(" not responding, setting DOWN", rf"Nodes? {_HOST} not responding"),
             sign("send to MOM", r"send to MOM '(?P<target>[\w.:-]{1,80})' failed", scheduler="PBS"),
             sign("MOM rejected/timeout", scheduler="PBS"),
+            sign("NodeNotReady", r"\bNodeNotReady\b.{0,80}ot ready", scheduler="Kubernetes"),
+            sign("is unreachable", r"Node is unreachable", scheduler="Kubernetes"),
         ),
         defaults={"scheduler": "Slurm"},
         references=("Slurm",),

@@ -55,8 +55,8 @@ RULES = (
         title="The image cannot be fetched or opened",
         domain=Domain.LAUNCH,
         cause="{who} cannot get its container image: {detail}",
-        remedy="name and tag of the image, docker login (enroot: ~/.config/enroot/.credentials), "
-        "and a file system that this node mounts",
+        remedy="name and tag of the image (enroot takes only ./FILE or /FILE for a file), docker "
+        "login (enroot: ~/.config/enroot/.credentials), and a file system that this node mounts",
         confidence=Confidence.CERTAIN,
         weight=84,
         signs=(
@@ -72,6 +72,12 @@ RULES = (
                 r"(?P<detail>unauthorized: authentication required)",
             ),
             sign("toomanyrequests", r"(?P<detail>toomanyrequests.{0,60})"),
+            # enroot asks a registry for whatever is no path, and fails on what that answers.
+            sign(
+                "[ERROR] ",
+                r"pyxis: {1,8}\[ERROR\] (?P<detail>(?:URL \S{1,120} returned error|Could not "
+                r"process JSON input).{0,60})",
+            ),
         ),
         defaults={"detail": "image"},
         references=("Docker", "Kubernetes", "enroot", "Apptainer"),

@@ -318,6 +318,12 @@ RULES = (
                 "incompatible with",
                 r"(?P<detail>cuDNN version .{1,60}incompatib.{1,80})",
             ),
+            sign(
+                "but source was compiled with",
+                r"(?P<detail>Loaded runtime [Cc]u\w{1,8} library: .{1,80}compiled with: ?"
+                r"[\d.]{1,12})",
+                confidence=Confidence.CERTAIN,
+            ),
         ),
         defaults={"detail": "symbols do not match"},
         references=("cuDNN", "ld.so"),

@@ -100,7 +100,13 @@ RULES = (
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
         weight=90,
-        signs=_xid_signs(64),
+        signs=(
+            *_xid_signs(64),
+            # Of nvidia-smi -q, which gives no Xid.
+            sign(
+                "Remapping Failure Occurred", r"Remapping Failure Occurred {1,20}: Yes", number="64"
+            ),
+        ),
         defaults=_DEFAULTS,
         references=("NVIDIA: memory error management",),
     ),

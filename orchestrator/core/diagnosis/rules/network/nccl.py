@@ -236,8 +236,7 @@ RULES = (
         signs=(
             sign(
                 "Mismatched NCCL version",
-                r"Mismatched NCCL version detected ?: (?P<versions>\d{4,6} != \d{4,6} rank "
-                r"\d{1,6})",
+                r"Mismatched NCCL version detected ?: (?P<versions>.{4,80})",
                 confidence=Confidence.CERTAIN,
             ),
         ),

@@ -97,7 +97,8 @@ RULES = (
             sign(
                 "Error",
                 r"^(?P<detail>(?!\w{0,40}Warning)[A-Za-z_][\w.]{0,80}Error(?:\(\w{1,60}\))?"
-                r"(?:: .{0,160}|$))",
+                # What another process or thread raised stands below this.
+                r"(?:: (?!Caught \w{1,40} in ).{0,160}|$))",
             ),
             sign("Exception: ", r"^(?P<detail>[A-Za-z_][\w.]{0,80}Exception: .{1,160})"),
             sign("Exception: ", r"^(?P<detail>Exception: .{1,160})"),

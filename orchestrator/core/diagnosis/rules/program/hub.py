@@ -156,6 +156,8 @@ RULES = (
             sign("NoCredentialsError", r"(?P<detail>NoCredentialsError)"),
             sign("Unable to locate credentials", r"(?P<detail>Unable to locate credentials)"),
             sign("AccessDenied", r"(?P<detail>AccessDenied)\b"),
+            sign("when calling the ", r"(?P<detail>\(403\) when calling the \w{1,60})"),
+            sign("SignatureDoesNotMatch", r"(?P<detail>SignatureDoesNotMatch)"),
             sign("InvalidAccessKeyId", r"(?P<detail>InvalidAccessKeyId)"),
             sign("ExpiredToken", r"(?P<detail>ExpiredToken)"),
             sign("DefaultCredentialsError", r"(?P<detail>DefaultCredentialsError)"),
@@ -204,6 +206,12 @@ RULES = (
                 r"ArrowInvalid: (?P<detail>(?:CSV parse|Could not convert).{1,160})",
             ),
             sign("CastError", r"(?P<detail>CastError: .{1,160})"),
+            # Where lines of data are read; answers of servers are parsed elsewhere.
+            sign(
+                "JSONDecodeError: ",
+                r"(?P<detail>JSONDecodeError: .{1,160})",
+                frames=r"loads?\((?:line|row|record|l)\b|datasets/packaged_modules/json",
+            ),
             sign("ParserError: ", r"(?P<detail>ParserError: Error tokenizing data.{0,120})"),
             sign(
                 "TemplateError",

@@ -37,6 +37,12 @@ RULES = (
                 r"(?P<module>[\w.]{1,80})",
             ),
             sign("No module named", r"python[\d.]{0,5}: No module named (?P<module>[\w.]{1,80})"),
+            # Of ``python -m PACKAGE.MODULE`` whose package is not there.
+            sign(
+                "No module named",
+                r"Error while finding module specification for .{1,120}"
+                r"No module named ['\"]?(?P<module>[\w.]{1,80})",
+            ),
             sign(
                 "No module named",
                 r"^(?:Error|[\w ]{0,30}error): No module named ['\"]?(?P<module>[\w.]{1,80})",
@@ -152,6 +158,10 @@ RULES = (
                 "No such file or directory",
                 r"^env: ['\u2018]?(?P<path>[\w./-]{1,200})['\u2019]?: No such f",
             ),
+            sign(
+                "unable to find the specified executable file",
+                around=r"Executable: {1,20}(?P<path>\S{1,200})",
+            ),
             sign("unable to find the specified executable file"),
             sign("unable to launch the specified application as it could not access"),
             sign("not found", rf"{_SCRIPT}(?P<path>[^ :]{{1,200}}): (?:command )?not found"),
@@ -160,6 +170,7 @@ RULES = (
                 "no such file or directory",
                 r"exec:? \"?(?P<path>/[^ :\"]{1,200})\"?: no such file",
             ),
+            sign("bad interpreter", r"(?P<path>[^ :]{1,200}): bad interpreter: No such file"),
             sign("caused: no such file", r"(?P<path>exec user process) caused: no such file"),
             sign("failed to execute: ", r"failed to execute: (?P<path>\S{1,200}): No such file"),
             sign(

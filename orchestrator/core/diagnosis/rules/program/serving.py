@@ -152,6 +152,13 @@ RULES = (
                 "type fp8e4nv not supported",
                 r"(?P<detail>type fp8e4nv not supported in this architecture)",
             ),
+            # Of a kernel of Triton whose tiles were chosen for another GPU.
+            sign(
+                "out of resource: ",
+                r"(?P<detail>out of resource: shared memory, Required: \d{1,9}, Hardware limit: "
+                r"\d{1,9})",
+                confidence=Confidence.LIKELY,
+            ),
         ),
         defaults={"detail": "an ability"},
         references=("vLLM", "flash-attention"),
