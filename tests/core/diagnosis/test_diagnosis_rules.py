@@ -193,7 +193,7 @@ _REJECTED = "ERROR 02-10 11:02:13 [serving.py:120] ValueError: the prompt has 90
 
 
 @pytest.mark.parametrize(
-    ("below", "blamed"),
+    "below, blamed",
     [
         ('INFO:     192.0.2.9:510 - "POST /v1/completions HTTP/1.1" 400 Bad Request\n', False),
         ('INFO:     192.0.2.9:510 - "POST /v1/completions HTTP/1.1" 500 Internal\n', True),
