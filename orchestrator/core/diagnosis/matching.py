@@ -36,10 +36,6 @@ _SUMMARY = re.compile(
     r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
 )
 _IN_SUMMARY, _BEHIND_IT = "traceback : Traceback ", "\n------------"
-
-_SUMMARY = re.compile(
-    r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
-)
 # ``Local host: w1`` in a box of Open MPI, whose other lines say what happened there.
 _RULE = "-" * 40
 _BOXED = re.compile(
