@@ -43,7 +43,7 @@ class ValidatedFiles:
                 return made
             written = to_json(made)
             self._cache.keep(key, written)
-            # Not ``made``: where numbers may have fractions it may hold 1, later readings 1.0.
+            # Not ``made``, which may hold 1 where later readings have 1.0.
             kept = from_json(kind, written)
         return kept
 
