@@ -8,12 +8,19 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from click import ClickException
 from click import UsageError as ClickUsageError
 
 from orchestrator import __version__
-from orchestrator.core.base.errors import InternalError, Interrupted, OrchestrateError, UsageError
+from orchestrator.core.base.errors import (
+    BusyError,
+    InternalError,
+    Interrupted,
+    OrchestrateError,
+    UsageError,
+)
 from orchestrator.core.base.suggest import nearest_name
 from orchestrator.view.terminal.text import clean_paragraph
 
@@ -21,6 +28,7 @@ SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
 _SHOWN_PATH = 200
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a system says of a path itself, and not of the state that it is in.
 _UNUSABLE_PATH = frozenset(
     {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
@@ -35,13 +43,13 @@ _RESULT_VERBS = frozenset(
 
 def report_error(error: OrchestrateError, *, verb: str, as_json: bool) -> int:
     """Print ``error`` for people or machines; returns its exit code."""
-    sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
+    _write(sys.stderr, clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
         import json  # here, as below: commands that end well begin sooner
 
         record = _failed_result(error) if verb in _RESULT_VERBS else _error_record(error)
-        sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
+        _write(sys.stdout, json.dumps(record, ensure_ascii=True) + "\n")
+    _flush(sys.stdout)
     return int(error.exit_code)
 
 
@@ -60,7 +68,7 @@ def report_click(error: ClickException) -> int:
     """What click has to say of the command line; returns its exit code."""
     text = io.StringIO()
     error.show(file=text)
-    sys.stderr.write(clean_paragraph(text.getvalue()))
+    _write(sys.stderr, clean_paragraph(text.getvalue()))
     return error.exit_code
 
 
@@ -81,6 +89,18 @@ def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
     return UsageError(what, id="usage.path", where=shown, remedy="name another file or folder")
 
 
+def no_space(error: Exception) -> BusyError | None:
+    """What the system said because a disk is full: that of stdout, or that of the home folder, as
+    what writes elsewhere says where. None for anything else.
+    """
+    if not isinstance(error, OSError) or error.errno not in NO_SPACE:
+        return None
+    what = f"what this command makes cannot be written: {error.strerror}"
+    where = os.fsdecode(error.filename) if error.filename else ""
+    remedy = "free space where stdout goes to and below ORCHESTRATE_HOME (~/.orchestrate)"
+    return BusyError(what, id="output.no-space", where=where, remedy=remedy)
+
+
 def report_internal(
     error: BaseException, environ: Mapping[str, str], *, verb: str, as_json: bool
 ) -> int:
@@ -94,7 +114,7 @@ def report_internal(
     try:
         kept = _keep_traceback(trace, environ)
     except (OSError, OrchestrateError) as unwritable:
-        sys.stderr.write(clean_paragraph(trace))
+        _write(sys.stderr, clean_paragraph(trace))
         kept = None
         why = f"the traceback is above; it could not be kept: {unwritable}"
     else:
@@ -106,11 +126,31 @@ def report_internal(
 
 def broken_pipe() -> int:
     """The reader of stdout has gone: end quietly, as a program that SIGPIPE ends."""
-    # The interpreter flushes stdout once more at exit; that must not fail a second time.
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+    _send_nowhere(sys.stdout)
     return SIGPIPE_EXIT
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """``text`` on ``stream``, if that takes it: the exit code tells the rest."""
+    try:
+        stream.write(text)
+    except OSError:
+        _send_nowhere(stream)
+    _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        _send_nowhere(stream)
+
+
+def _send_nowhere(stream: TextIO) -> None:
+    """The interpreter flushes ``stream`` once more at exit; that must not fail a second time."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)
 
 
 def _error_record(error: OrchestrateError) -> dict[str, object]:
