@@ -224,7 +224,7 @@ def run(name: str) -> int:
             code = shift.run_night(night, reason="started by hand")
         finally:
             shift.page.write()
-        _say(f"{name}: over with exit code {code}; orchestrate nightly log {name} tells more")
+        _say(f"{name}: over with exit code {code}; orchestrate nightly log {name}")
         return code
 
 
