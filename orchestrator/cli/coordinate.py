@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -99,8 +99,18 @@ def _outlive_terminal(context: RunContext) -> Iterator[tuple[RunContext, Outlets
                 yield replace(context, interrupts=interrupts), outlets
             finally:
                 interrupts.on_over = outlets.abandon
+        if refusal := outlets.refusal():
+            run = context.request.run_id
+            all_of_it = f"orchestrate logs {run}, orchestrate show {run} --json"
+            _warn(f"stdout was not written to its end: {refusal}; all of it: {all_of_it}")
     finally:
         interrupts.ignore()
+
+
+def _warn(text: str) -> None:
+    """On stderr, if that takes it."""
+    with suppress(OSError):
+        click.echo(f"warning: {text}", err=True)
 
 
 def _coordinate_claimed(

@@ -7,8 +7,10 @@ from __future__ import annotations
 import importlib
 import os
 import select
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -17,6 +19,7 @@ import click
 from orchestrator import __version__
 from orchestrator.cli.outermost import (
     broken_pipe,
+    no_space,
     report_click,
     report_error,
     report_internal,
@@ -134,16 +137,23 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no such command: {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Read the command line, which may show help: raises as :meth:`invoke` does."""
+        with _reader_told():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises :class:`ReaderGone`, since click would make a broken pipe exit
         code 1, which means here that the job failed.
         """
-        try:
+        with _reader_told():
             return super().invoke(ctx)
-        except BrokenPipeError as error:
-            if _is_broken(sys.stdout):
-                raise ReaderGone from error
-            raise RuntimeError("a pipe broke, and it was not stdout") from error
 
     def format_commands(
         self,
@@ -189,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     as_json = "--json" in words[: words.index("--") if "--" in words else None]
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back by `__main__`
         code = cli.main(args=words, prog_name="orchestrate", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -209,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, ReaderGone):
         return broken_pipe()
     except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may escape as a traceback
-        failure = unusable_path(error, words) or unusable_home(error, os.environ)
+        failure = unusable_path(error, words) or no_space(error) or unusable_home(error, os.environ)
         if failure is not None:
             return report_error(failure, as_json=as_json)
         return report_internal(error, os.environ, as_json=as_json)
@@ -222,6 +233,17 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - kept
+
+
+@contextmanager
+def _reader_told() -> Iterator[None]:
+    """A pipe that breaks inside is the reader of stdout who left, or a bug."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        if _is_broken(sys.stdout):
+            raise ReaderGone from error
+        raise RuntimeError("a pipe broke, and it was not stdout") from error
 
 
 def _is_broken(stream: TextIO) -> bool:

@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from click import ClickException
 from click import UsageError as ClickUsageError
 
 from orchestrator import __version__
 from orchestrator.core.base.errors import (
+    BusyError,
     InternalError,
     Interrupted,
     OrchestrateError,
@@ -27,13 +29,13 @@ SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
 _SHOWN_PATH = 200
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a system says of a path itself, and not of the state that it is in.
 _UNUSABLE_PATH = frozenset(
     {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
 )
 # What it says of a path in a folder only because of that folder.
 _UNUSABLE_FOLDER = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 
@@ -41,12 +43,12 @@ def report_error(error: OrchestrateError, *, as_json: bool) -> int:
     """Print ``error`` for people, and for machines as the one last line of type `result` that
     every verb promises; returns its exit code.
     """
-    sys.stderr.write(clean_paragraph(f"orchestrate: {error}\n"))
+    _write(sys.stderr, clean_paragraph(f"orchestrate: {error}\n"))
     if as_json:
         import json  # here, as below: commands that end well begin sooner
 
-        sys.stdout.write(json.dumps(_failed_result(error), ensure_ascii=True) + "\n")
-        sys.stdout.flush()
+        _write(sys.stdout, json.dumps(_failed_result(error), ensure_ascii=True) + "\n")
+    _flush(sys.stdout)
     return int(error.exit_code)
 
 
@@ -65,7 +67,7 @@ def report_click(error: ClickException) -> int:
     """What click has to say of the command line; returns its exit code."""
     text = io.StringIO()
     error.show(file=text)
-    sys.stderr.write(clean_paragraph(text.getvalue()))
+    _write(sys.stderr, clean_paragraph(text.getvalue()))
     return error.exit_code
 
 
@@ -86,11 +88,22 @@ def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
     return UsageError(what, id="usage.path", where=shown, remedy="name another file or folder")
 
 
-def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightError | None:
-    """A disk that is full or may not be written, and files of the home that this user may not
-    touch; None for anything else, which is a bug.
+def no_space(error: Exception) -> BusyError | None:
+    """What the system said because a disk is full: that of stdout, or that of the home folder, as
+    what writes elsewhere says where. None for anything else.
     """
-    if not isinstance(error, OSError) or error.errno not in _FULL | _FORBIDDEN:
+    if not isinstance(error, OSError) or error.errno not in NO_SPACE:
+        return None
+    what = f"what this command makes cannot be written: {error.strerror}"
+    remedy = "free space where stdout goes to and below ORCHESTRATE_HOME (~/.orchestrate)"
+    return BusyError(what, id="output.no-space", where=_path_of(error), remedy=remedy)
+
+
+def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightError | None:
+    """A disk that may not be written, and files of the home that this user may not touch; None for
+    anything else, which is a bug.
+    """
+    if not isinstance(error, OSError) or error.errno not in {errno.EROFS, *_FORBIDDEN}:
         return None
     home = environ.get("ORCHESTRATE_HOME") or os.path.expanduser("~/.orchestrate")  # noqa: PTH111 - as text
     path = _path_of(error)
@@ -100,7 +113,7 @@ def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightErro
         f"this cannot be written: {error.strerror}",
         id="usage.home",
         where=path or home,
-        remedy="free space, mend the rights, or let ORCHESTRATE_HOME name another folder",
+        remedy="mend the rights, or let ORCHESTRATE_HOME name another folder",
     )
 
 
@@ -120,7 +133,7 @@ def report_internal(error: BaseException, environ: Mapping[str, str], *, as_json
     try:
         kept = _keep_traceback(trace, environ)
     except (OSError, OrchestrateError) as unwritable:
-        sys.stderr.write(clean_paragraph(trace))
+        _write(sys.stderr, clean_paragraph(trace))
         kept = None
         why = f"the traceback is above; it could not be kept: {unwritable}"
     else:
@@ -132,11 +145,31 @@ def report_internal(error: BaseException, environ: Mapping[str, str], *, as_json
 
 def broken_pipe() -> int:
     """The reader of stdout has gone: end quietly, as a program that SIGPIPE ends."""
-    # The interpreter flushes stdout once more at exit; that must not fail a second time.
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+    _send_nowhere(sys.stdout)
     return SIGPIPE_EXIT
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """``text`` on ``stream``, if that takes it: the exit code tells the rest."""
+    try:
+        stream.write(text)
+    except OSError:
+        _send_nowhere(stream)
+    _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        _send_nowhere(stream)
+
+
+def _send_nowhere(stream: TextIO) -> None:
+    """The interpreter flushes ``stream`` once more at exit; that must not fail a second time."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)
 
 
 def _failed_result(error: OrchestrateError) -> dict[str, object]:

@@ -15,7 +15,7 @@ from orchestrator.cli import main as main_module
 from orchestrator.cli.main import main
 from orchestrator.cli.outermost import unusable_home, unusable_path
 from tests.architecture.source import ROOT
-from tests.time_limits import wait_for_exit
+from tests.time_limits import communicate, wait_for_exit
 
 
 @pytest.fixture(autouse=True)
@@ -266,7 +266,7 @@ def test_a_reader_that_goes_away_is_no_error_message(project: Path) -> None:
 @pytest.mark.parametrize(
     "number, filename, refused",
     [
-        (errno.ENOSPC, None, True),
+        (errno.EROFS, None, True),
         (errno.EROFS, "/srv/orchestrate/nightly", True),
         (errno.EACCES, "/srv/orchestrate/nightly/jw3", True),
         (errno.EACCES, "/etc/shadow", False),
@@ -292,3 +292,73 @@ def test_an_error_about_a_descriptor_names_no_path() -> None:
 
     assert unusable_path(error, ["show", "."]) is None
     assert unusable_home(error, {}) is None
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["show", "none", "--json"]])
+def test_nobody_reads_help_or_an_error(words: list[str], project: Path) -> None:
+    """Help is shown while the command line is read; an error's record comes after all else."""
+    read, write = os.pipe()
+    os.close(read)
+    code, error = _run_into(write, words, project)
+    assert code == (2 if "none" in words else 141)
+    assert "Traceback" not in error
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "words", [["--help"], ["cluster", "list"], ["probe", "-C", "local", "--json"]]
+)
+def test_stdout_on_a_full_disk_is_named(words: list[str], project: Path) -> None:
+    """It is no bug of ours, and does not end as if all was written."""
+    code, error = _run_into(os.open("/dev/full", os.O_WRONLY), words, project)
+    assert code == 75
+    assert "cannot be written: No space left on device" in error
+    assert "free space where stdout goes" in error
+    assert "internal error" not in error
+    assert "Traceback" not in error
+    assert not (project / "home" / "errors").exists()
+
+
+def _run_into(stdout: int, words: list[str], project: Path) -> tuple[int, str]:
+    """A command that writes to ``stdout``, which is closed here; its code and its stderr."""
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=ROOT,
+            env={**os.environ, "ORCHESTRATE_HOME": str(project / "home")},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(stdout)
+    _, error = communicate(process, 60)
+    return process.returncode, error
+
+
+@pytest.mark.processes
+def test_ctrl_c_among_the_imports_is_no_traceback(project: Path) -> None:
+    """It waits until there are words for it."""
+    program = (
+        "import builtins, os, signal, sys\n"
+        "before = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name == 'orchestrator.cli.outermost':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return before(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        "from orchestrator.__main__ import run\n"
+        "sys.argv = ['orchestrate', 'run', '--json']\n"
+        "sys.exit(run())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, error = communicate(process, 60)
+    assert (process.returncode, error) == (130, "orchestrate: interrupted\n")
+    assert json.loads(out)["status"] == "stopped"

@@ -233,6 +233,8 @@ def test_a_status_file_that_cannot_be_written_costs_a_warning(desk: Desk) -> Non
     said = desk.run("run", "jw3")
 
     assert said.count("the status could not be written") == 1
+    assert "jw3: the run of 20" in said
+    assert "jw3: over with exit code 0; orchestrate nightly log jw3" in said
 
 
 def test_the_watchdog_writes_the_status_file_although_nothing_runs(desk: Desk) -> None:

@@ -74,6 +74,16 @@ def test_a_reader_that_left() -> None:
     os.close(write)
 
 
+def test_a_full_disk_is_told() -> None:
+    """Unlike a reader who left, it took what somebody wants to have."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        outlets = Outlets()
+        outlets.replace(full).write("lost\n")
+        outlets.flush(10)
+        assert outlets.refusal() == "No space left on device"
+        outlets.close()
+
+
 def test_two_streams_of_one_file_keep_their_order(pipe: tuple[int, int]) -> None:
     """As with ``2>&1``: what is written alternately is read alternately."""
     read, write = pipe

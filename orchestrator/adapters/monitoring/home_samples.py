@@ -23,6 +23,7 @@ from orchestrator.core.monitoring.catalogue import MAX_PAIRS
 from orchestrator.core.monitoring.history_samples import last_run_samples, trend_samples
 from orchestrator.core.monitoring.metric import Sample
 from orchestrator.core.monitoring.night_samples import schedule_samples
+from orchestrator.core.nightly.nights import first_to_come
 from orchestrator.core.verdict.result import Status
 
 TREND_RUNS = 30
@@ -85,7 +86,7 @@ class ScheduleSamples:
             for night in read_nights(folder, schedule, now=now)
             if night.due is None or night.due >= schedule.since
         ]
-        (following,) = next_nights(schedule, now, 1)
+        following = first_to_come(next_nights(schedule, now, 2), nights)
         found = schedule_samples(
             name, nights, next_due=following.due, figures=_figure_states(folder)
         )

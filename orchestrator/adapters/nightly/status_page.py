@@ -22,7 +22,7 @@ from orchestrator.adapters.store.run_list import RunSummary, list_runs
 from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.detection.night_series import FigureState, NightSeries
 from orchestrator.core.history.run_record import RunQuery, RunRecord
-from orchestrator.core.nightly.nights import Night, NightState, alarm_text
+from orchestrator.core.nightly.nights import Night, NightState, alarm_text, first_to_come
 
 SHOWN_RUNS, SHOWN_REPORTS, SHOWN_NIGHTS = 10, 5, 7
 TREND_NIGHTS = 30
@@ -142,7 +142,7 @@ def _schedule_status(
 ) -> tuple[NightlyFolder, ScheduleStatus]:
     folder, schedule = find_schedule(layout, name)
     nights = read_nights(folder, schedule, now=now)
-    (following,) = next_nights(schedule, now, 1)
+    following = first_to_come(next_nights(schedule, now, 2), nights)
     return folder, ScheduleStatus(
         name=name,
         what=schedule.what,

@@ -50,6 +50,7 @@ class NightState(StrEnum):
     HALF_DONE = "half-done"  # begun, not finished, and nothing of it runs
 
 
+_TO_BEGIN = frozenset({NightState.DUE, NightState.QUEUED, NightState.MISSING})
 ALARMING = frozenset(
     {NightState.FAILED, NightState.MISSING, NightState.HALF_DONE, NightState.SKIPPED}
 )
@@ -173,8 +174,7 @@ def decide_wake(
         return nothing
     latest = past[-1]
     known = next((each for each in nights if each.night == latest.night), None)
-    waiting = {NightState.DUE, NightState.QUEUED, NightState.MISSING}
-    if (known is not None and known.state not in waiting) or _is_too_late(schedule, latest, now):
+    if (known is not None and known.state not in _TO_BEGIN) or _is_too_late(schedule, latest, now):
         return nothing
     if not busy:
         late = now - latest.due
@@ -185,6 +185,12 @@ def decide_wake(
     if known is not None and known.state is NightState.QUEUED:
         return nothing
     return WakeDecision(WakeAction.QUEUE, latest.night, "the night before is still running")
+
+
+def first_to_come(coming: Iterable[DueNight], nights: Iterable[Night]) -> DueNight:
+    """The first night of ``coming`` that is still to begin: not one that was begun by hand."""
+    begun = {each.night for each in nights if each.state not in _TO_BEGIN}
+    return next(each for each in coming if each.night not in begun)
 
 
 def _is_too_late(schedule: Schedule, latest: DueNight, now: float) -> bool:

@@ -21,7 +21,7 @@ def findings_text(findings: Findings, read: str, *, color: bool = False) -> list
     found = findings.diagnosis
     lines = list(_cause(found, color) if found else [_unknown(read, color)])
     if findings.telling:
-        lines += ["  last suspicious lines:", *_lines(findings.telling)]
+        lines += ["  last lines that may say it:", *_lines(findings.telling)]
     lines += [f"  benign: {rule}" for rule in findings.harmless]
     return lines
 

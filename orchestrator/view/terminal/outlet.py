@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_BACKLOG_BYTES = 64 << 20
 SLICE_S = 0.1
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Outlet:
@@ -25,11 +27,13 @@ class Outlet:
 
     A reader that is slow (a pager, a terminal stopped by Ctrl-S) does not hold up the writer:
     beyond ``limit`` bytes of backlog whole writes are left out, until the outlet is ``patient``. A
-    reader that is gone (EPIPE, EIO) is nobody's error: everything is dropped.
+    reader that is gone (EPIPE, EIO) is nobody's error: everything is dropped. So it is where a
+    disk is full, which ``refusal`` tells.
     """
 
     def __init__(self, *, terminal: bool, limit: int = MAX_BACKLOG_BYTES) -> None:
         self.gone = False
+        self.refusal = ""
         self.terminal = terminal
         self.patient = False
         self.left_out = 0
@@ -67,7 +71,9 @@ class Outlet:
                 fd, chunk = self._chunks.popleft()
             try:
                 _write_all(fd, chunk)
-            except OSError:
+            except OSError as error:
+                if error.errno in _FULL:
+                    self.refusal = os.strerror(error.errno)
                 self.gone = True
             with self._changed:
                 self._backlog -= len(chunk)
@@ -146,6 +152,10 @@ class Outlets:
         for outlet in self._fds.values():
             outlet.patient = True
         return sum(outlet.left_out for outlet in self._by_file.values() if not outlet.gone)
+
+    def refusal(self) -> str:
+        """What a full disk said to one of them; empty where all was taken."""
+        return next((o.refusal for o in self._fds.values() if o.refusal), "")
 
     def close(self) -> None:
         """Write what is left; what others write later to where nobody reads must not fail."""

@@ -15,6 +15,7 @@ from orchestrator.core.nightly.nights import (
     WakeDecision,
     alarm_name,
     decide_wake,
+    first_to_come,
     fold_nights,
     nights_to_alarm,
 )
@@ -53,6 +54,14 @@ def test_a_night_that_is_due_begins() -> None:
 @pytest.mark.parametrize("kind", [RecordKind.STARTED, RecordKind.FINISHED, RecordKind.SKIPPED])
 def test_a_night_begins_once(kind: RecordKind) -> None:
     assert decide(record(kind, "2026-11-30")).action is WakeAction.NOTHING
+
+
+def test_a_night_that_was_begun_by_hand_is_not_to_come() -> None:
+    """Tonight's run was asked for at noon: the next is tomorrow's."""
+    coming = [DueNight("2026-12-01", 3 * DAY), DueNight("2026-12-02", 4 * DAY)]
+    assert first_to_come(coming, ()) == coming[0]
+    by_hand = record(RecordKind.STARTED, "2026-12-01", NOW)
+    assert first_to_come(coming, nights_of(by_hand, busy=True)) == coming[1]
 
 
 def test_of_several_missed_nights_the_latest_is_caught_up() -> None:

@@ -218,10 +218,14 @@ def run(name: str) -> int:
             what = f"a night of {name} is running"
             remedy = f"orchestrate nightly log {name}"
             raise BusyError(what, id="nightly.busy", where=shift.folder.path, remedy=remedy)
+        night = shift.today()
+        _say(f"{name}: the run of {night} begins; it prints to {shift.folder.output(night)}")
         try:
-            return shift.run_night(shift.today(), reason="started by hand")
+            code = shift.run_night(night, reason="started by hand")
         finally:
             shift.page.write()
+        _say(f"{name}: over with exit code {code}; orchestrate nightly log {name}")
+        return code
 
 
 @nightly.command()
