@@ -12,7 +12,14 @@ from orchestrator.core.base.codec import CodecError, from_json, to_json
 
 T = TypeVar("T")
 # What decides how a text is read; a change of any makes every entry another one's.
-_READERS = ("parsing/inputs", "parsing/inputs/workloads", "core/base", "core/model")
+_READERS = (
+    "parsing/inputs",
+    "parsing/inputs/workloads",
+    "core/base",
+    "core/launchers",
+    "core/model",
+    "core/verdict",
+)
 
 
 class ValidatedFiles:
