@@ -328,7 +328,7 @@ class FakeAgent(Dispatcher):
             for path, data in sorted(found.items())
         ]
         return {"count": len(listing)}, json.dumps(
-            {"files": listing, "links": [], "skipped": []}
+            {"files": listing, "links": [], "folders": [], "skipped": []}
         ).encode()
 
     def _op_fetch(self, request: Fields, payload: bytes) -> Operation:

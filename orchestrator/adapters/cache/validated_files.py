@@ -39,9 +39,12 @@ class ValidatedFiles:
             kept: T = from_json(kind, self._cache.find(key))
         except CodecError:
             made = read()
-            if may_keep(made):
-                self._cache.keep(key, to_json(made))
-            return made
+            if not may_keep(made):
+                return made
+            written = to_json(made)
+            self._cache.keep(key, written)
+            # Not ``made``: it may hold 1 where a number may have a fraction, and later readings 1.0.
+            kept = from_json(kind, written)
         return kept
 
 

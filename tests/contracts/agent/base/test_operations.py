@@ -97,7 +97,8 @@ async def test_outputs_are_listed_and_fetched(attempt: Attempt) -> None:
 async def test_outputs_of_an_attempt_that_never_was_are_empty(attempt: Attempt) -> None:
     reply = await attempt.channel.request("outputs", attempt.names, timeout_s=scaled(5))
 
-    assert json.loads(reply.payload) == {"files": [], "links": [], "skipped": []}
+    nothing = {"files": [], "links": [], "folders": [], "skipped": []}
+    assert json.loads(reply.payload) == nothing
 
 
 async def test_runs_are_listed_and_cleaned(make_attempt: MakeAttempt) -> None:
