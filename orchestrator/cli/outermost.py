@@ -76,7 +76,7 @@ def unusable_path(error: Exception, words: Sequence[str]) -> UsageError | None:
     if not isinstance(error, OSError) or error.errno not in _UNUSABLE_PATH:
         return None
     given = {*words, *(word.partition("=")[2] for word in words)} - {""}
-    path = os.fsdecode(error.filename) if error.filename else ""
+    path = _path_of(error)
     if path not in given:
         path = os.path.dirname(path)  # noqa: PTH120 - as text
         if error.errno not in _UNUSABLE_FOLDER or path not in given:
@@ -93,7 +93,7 @@ def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightErro
     if not isinstance(error, OSError) or error.errno not in _FULL | _FORBIDDEN:
         return None
     home = environ.get("ORCHESTRATE_HOME") or os.path.expanduser("~/.orchestrate")  # noqa: PTH111 - as text
-    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    path = _path_of(error)
     if error.errno in _FORBIDDEN and not f"{path}/".startswith(f"{home.rstrip('/')}/"):
         return None
     return PreflightError(
@@ -102,6 +102,11 @@ def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightErro
         where=path or home,
         remedy="free space, mend the rights, or let ORCHESTRATE_HOME name another folder",
     )
+
+
+def _path_of(error: OSError) -> str:
+    """Empty where the system names none, or the number of a descriptor."""
+    return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
 
 
 def report_internal(error: BaseException, environ: Mapping[str, str], *, as_json: bool) -> int:

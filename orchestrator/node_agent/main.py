@@ -140,11 +140,12 @@ def _system_message(error: Exception) -> str:
 
 
 def _answer_early(context: Context, offer: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``offer`` is answered; nothing where it is refused: it is asked again, and hears why."""
+    """What ``offer`` is answered; nothing where it is refused: it is asked again, and hears why.
+    The hello waits for it, and has less time than a node may need to read a snapshot.
+    """
+    asked = {**offer, "op": "offer", "at_once": True}
     try:
-        answer = OPERATIONS["offer"](
-            Call(context, {**offer, "op": "offer"}, Body(sys.stdin.buffer, 0))
-        )
+        answer = OPERATIONS["offer"](Call(context, asked, Body(sys.stdin.buffer, 0)))
     except (AgentFault, OSError):
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -51,6 +51,7 @@ def _offer(call: Call) -> Result:
         bases=read_strings(call.request, "bases", MAX_BASES, []),
         check=read_field(call.request, "check", bool, False),
         copied=read_field(call.request, "copied", bool, False),
+        at_once=read_field(call.request, "at_once", bool, False),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.cli import main as main_module
 from orchestrator.cli.main import main
-from orchestrator.cli.outermost import unusable_home
+from orchestrator.cli.outermost import unusable_home, unusable_path
 from tests.architecture.source import ROOT
 from tests.time_limits import wait_for_exit
 
@@ -284,3 +284,11 @@ def test_a_home_that_cannot_be_written_is_no_bug(
     if failure is not None:
         assert failure.exit_code == 4
         assert failure.where == (filename or "/srv/orchestrate")
+
+
+def test_an_error_about_a_descriptor_names_no_path() -> None:
+    """The system calls that take one leave its number where a path would be."""
+    error = OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), 7)
+
+    assert unusable_path(error, ["show", "."]) is None
+    assert unusable_home(error, {}) is None

@@ -48,6 +48,13 @@ def test_answers_are_in_the_order_of_names_however_they_came() -> None:
     assert heads == ["n[1,10] (2)", "n2", "n9"]
 
 
+def test_failures_are_in_the_order_of_names_however_they_came() -> None:
+    gathered = Gathered(LineWriter(io.StringIO()), LineWriter(io.StringIO()))
+    for node, code in {"n10": 3, "n2": 1, "n9": 3, "n1": 3}.items():
+        gathered.ended(node, Exited(code))
+    assert list(gathered.told.values()) == [["n1", "n9", "n10"], ["n2"]]
+
+
 def test_an_output_that_is_cut_says_so() -> None:
     assert "more than 4 MiB" in shown({"n1": b"y" * KEPT_BYTES + b"\ny"})
     assert "more than" not in shown({"n1": b"y" * (KEPT_BYTES - 1) + b"\n"})

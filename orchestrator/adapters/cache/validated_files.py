@@ -43,7 +43,7 @@ class ValidatedFiles:
                 return made
             written = to_json(made)
             self._cache.keep(key, written)
-            # Not ``made``: it may hold 1 where a number may have a fraction, and later readings 1.0.
+            # Not ``made``, which may hold 1 where later readings have 1.0.
             kept = from_json(kind, written)
         return kept
 

@@ -36,10 +36,6 @@ _SUMMARY = re.compile(
     r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
 )
 _IN_SUMMARY, _BEHIND_IT = "traceback : Traceback ", "\n------------"
-
-_SUMMARY = re.compile(
-    r"\bhost {1,12}: (?P<node>[\w.-]{1,120})\s{1,40}rank {1,12}: (?P<rank>\d{1,6}) "
-)
 # ``Local host: w1`` in a box of Open MPI, whose other lines say what happened there.
 _RULE = "-" * 40
 _BOXED = re.compile(
@@ -64,9 +60,12 @@ _SURVIVED = re.compile(
 _STEP = re.compile(
     r"\{'loss': [\d.]|(?i:\b(?:step|iteration|iter|epoch)\b[^\n]{0,80}?\bloss\b[^\n]{0,4}\d)"
 )
+# What a server writes of a request that it refused: the mistake was the client's.
+_REFUSED = re.compile(r"\bHTTP/\d(?:\.\d)?\" 4(?:00|04|13|22)\b")
 MAX_STEPS = 1000  # in a stretch, the last ones
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _SILENT = BY_ID["PY-EXC-002"]
+_PLAIN = (_EXCEPTION, _SILENT)
 # A status of a library by its name, or words that only point at other lines.
 _SAYS_NOTHING = re.compile(
     r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
@@ -115,7 +114,8 @@ def match_rules(
         counted = start
         if not text.is_quoted(start):
             line = _Line(text, start, number)
-            if (clue := _best_clue(line, hits.get(start, ()))) is not None:
+            clue = _best_clue(line, hits.get(start, ()))
+            if clue is not None and not (clue.rule in _PLAIN and line.is_refusal):
                 clues.append((_as_it_ended(clue, line, text), line.raised))
             remarks += _find_remarks(line, hits.get(start, ()))
     return Found(tuple(_without_echoes(clues)), tuple(remarks))
@@ -125,11 +125,10 @@ def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clu
     """Of exceptions, also those of C++, only those that began it and of whose words no rule knows
     more.
     """
-    plain_rules = (_EXCEPTION, _SILENT)
-    known = {raised.line for clue, raised in clues if raised and clue.rule not in plain_rules}
+    known = {raised.line for clue, raised in clues if raised and clue.rule not in _PLAIN}
     spoken = {clue.line for clue, _ in clues if _WHAT in clue.text and clue.rule is not _ABORT}
     for clue, raised in clues:
-        plain = clue.rule in plain_rules
+        plain = clue.rule in _PLAIN
         echo = plain and raised and (raised.follows or raised.line in known)
         thrown = clue.rule is _ABORT and not spoken.isdisjoint(range(clue.line, clue.line + 4))
         if not (echo or thrown):
@@ -234,6 +233,14 @@ class _Line:
     def is_survived(self) -> bool:
         """Whether the program goes on, by the words of this line."""
         return self.raised is None and _SURVIVED.search(self.head.text) is not None
+
+    @cached_property
+    def is_refusal(self) -> bool:
+        """Whether the lines at once below an exception tell that its writer refused a request."""
+        end = self.start + len(self.text) if self.raised is None else self.raised.end
+        below = self._within.content[end : end + NEAR].split("\n")[1:NEAR_LINES]
+        heads = [read_head(each) for each in below if _REFUSED.search(each)]
+        return any((each.node, each.rank) == (self.head.node, self.head.rank) for each in heads)
 
     @cached_property
     def frames(self) -> str:

@@ -23,12 +23,17 @@ import functools
 import json
 import os
 import struct
-import time
 import zlib
 from contextlib import contextmanager
 
-from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, SYSTEM, AgentFault, shorten_value
-from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock_file
+from orchestrator.node_agent.base.agent_errors import (
+    BAD_REQUEST,
+    BUSY,
+    SYSTEM,
+    AgentFault,
+    shorten_value,
+)
+from orchestrator.node_agent.base.node_layout import DIGEST, check_name, lock_soon
 from orchestrator.node_agent.base.wire import read_field
 from orchestrator.node_agent.code.complete_snapshots import RESERVED, marker, own_file
 from orchestrator.node_agent.code.node_manifest import NodeManifest, read_manifest
@@ -62,7 +67,6 @@ DISK_FULL = "OR-AGENT-DISK"
 MAX_PART_BYTES = 8 * 1024 * 1024
 MAX_BASES = 8
 LOCK_WAIT_S = 60.0
-LOCK_POLL_S = 0.02
 # One piece of a content: index among the manifest's distinct contents, offset, length; big-endian.
 PIECE = struct.Struct(">IQI")
 
@@ -75,6 +79,7 @@ def offer_snapshot(
     *,
     check: bool = False,
     copied: bool = False,
+    at_once: bool = False,
 ) -> dict[str, Any]:
     """Whether the snapshot is here, and if not, what it lacks.
 
@@ -87,10 +92,15 @@ def offer_snapshot(
 
     A complete snapshot answers in constant time; ``check`` looks at each of its files (``lstat``),
     as is always done for root's small ones, which jobs may have edited, but for those that only run
-    in copies (``copied``). Raises :class:`AgentFault`.
+    in copies (``copied``). ``at_once``: what would wait for others, or read contents, is refused.
+    Raises :class:`AgentFault`.
     """
-    with working_on(layout, digest):
-        if _is_complete(layout, digest, check, copied):
+    with working_on(layout, digest, at_once):
+        if is_believed(layout, digest, check, copied):
+            return {"have": True, "digest": digest}
+        if at_once and os.path.isdir(layout.snapshot(digest)):
+            raise AgentFault(BUSY, "the snapshot has to be read first")
+        if _is_sound(layout, digest):
             return {"have": True, "digest": digest}
         if not manifest:
             base = usable_base(layout, bases, copied)
@@ -138,25 +148,15 @@ def push_part(
 
 
 @contextmanager
-def working_on(layout: NodeLayout, digest: str) -> Iterator[None]:
+def working_on(layout: NodeLayout, digest: str, at_once: bool = False) -> Iterator[None]:
     """Hold the snapshot's lock; turn disk errors into faults."""
-    fd = _acquire(os.path.join(layout.locks, "snapshot-" + check_name(digest, "digest", DIGEST)))
+    name = "snapshot-" + check_name(digest, "digest", DIGEST)
+    fd = lock_soon(os.path.join(layout.locks, name), 0.0 if at_once else LOCK_WAIT_S)
     try:
         with _disk_faults(layout):
             yield
     finally:
         os.close(fd)
-
-
-def _acquire(path: str) -> int:
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            return lock_file(path, wait=False)
-        except AgentFault:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(LOCK_POLL_S)
 
 
 @contextmanager
@@ -169,9 +169,8 @@ def _disk_faults(layout: NodeLayout) -> Iterator[None]:
         raise AgentFault(SYSTEM, f"the snapshot cannot be kept: {error}") from error
 
 
-def _is_complete(layout: NodeLayout, digest: str, check: bool, copied: bool) -> bool:
-    if is_believed(layout, digest, check, copied):
-        return True
+def _is_sound(layout: NodeLayout, digest: str) -> bool:
+    """Whether nothing is missing of what is not believed; it is from now on."""
     root = layout.snapshot(digest)
     if not os.path.isdir(root):
         return False

@@ -57,12 +57,13 @@ class Endings:
 
     @property
     def told(self) -> dict[str, list[str]]:
-        """The nodes that did not end well, by what is said of them."""
-        return self._by_outcome
+        """The nodes that did not end well, by what is said of them, in the order of their names."""
+        alike = sorted(self._by_outcome.items(), key=_first_name)
+        return {what: sorted(nodes, key=natural_key) for what, nodes in alike}
 
     def finish(self) -> int:
         """Tell what did not end well; the exit code."""
-        for what, nodes in sorted(self._by_outcome.items(), key=_first_name):
+        for what, nodes in self.told.items():
             self._err.line(f"orchestrate: {fold_names(nodes)}: {what}")
         if self._lost:
             return int(ExitCode.PREFLIGHT)

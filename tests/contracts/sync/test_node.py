@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.core.base.manifest import digest_of
 from orchestrator.node_agent.base.agent_errors import AgentFault
-from orchestrator.node_agent.code import shared_folders, snapshot_marks
+from orchestrator.node_agent.code import complete_snapshots, shared_folders, snapshot_marks
 from orchestrator.node_agent.code import snapshot as node_snapshot
 from orchestrator.node_agent.code import snapshot_change as node_change
 from orchestrator.node_agent.code import snapshot_dir as node_tree
@@ -327,6 +327,28 @@ def test_one_at_a_time_works_on_a_snapshot(node: Node, monkeypatch: pytest.Monke
         node.take(other, NEW)
 
     node.take(held, OLD)
+
+
+def test_an_answer_at_once_waits_for_nobody_and_reads_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes before a hello, which has seconds; to read a snapshot may take minutes."""
+    manifest, other = manifest_of(OLD), digest_of(manifest_of(NEW).encode())
+    digest = digest_of(manifest.encode())
+    node.take(manifest, OLD)
+    assert offer_snapshot(node.layout, digest, at_once=True)["have"]
+    assert offer_snapshot(node.layout, other, bases=[digest], at_once=True)["base"] == digest
+
+    with (
+        node.layout.locked(f"snapshot-{digest}"),
+        pytest.raises(AgentFault, match="held by another"),
+    ):
+        offer_snapshot(node.layout, digest, at_once=True)
+    monkeypatch.setattr(complete_snapshots, "boot_name", lambda: "after-the-power-cut")
+    with pytest.raises(AgentFault, match="has to be read first"):
+        offer_snapshot(node.layout, digest, at_once=True)
+    assert offer_snapshot(node.layout, digest)["have"]
+    assert offer_snapshot(node.layout, digest, at_once=True)["have"]
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,27 @@ def test_program_text_in_a_traceback_is_no_evidence() -> None:
     assert not [c for c in match_rules(log, source).clues if c.rule.id.startswith("CUDA-OOM")]
     bare = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
     assert [c for c in match_rules(bare, source).clues if c.rule.id.startswith("CUDA-OOM")]
+
+
+_REJECTED = "ERROR 02-10 11:02:13 [serving.py:120] ValueError: the prompt has 9001 tokens\n"
+
+
+@pytest.mark.parametrize(
+    "below, blamed",
+    [
+        ('INFO:     192.0.2.9:510 - "POST /v1/completions HTTP/1.1" 400 Bad Request\n', False),
+        ('INFO:     192.0.2.9:510 - "POST /v1/completions HTTP/1.1" 500 Internal\n', True),
+        ('[rank1]: INFO: 192.0.2.9:510 - "POST /v1/x HTTP/1.1" 400 Bad Request\n', True),
+        ("\n" * 9 + 'INFO: 192.0.2.9:510 - "POST /v1/x HTTP/1.1" 400 Bad Request\n', True),
+        ('HTTP Request: POST http://h/v1/x "HTTP/1.1 400 Bad Request"\n', True),  # the client's
+    ],
+)
+def test_what_a_server_refused_is_the_mistake_of_its_client(below: str, blamed: bool) -> None:
+    """Only where the same writer answers so at once: a failure of its own is none of a client."""
+    traceback = (
+        "Traceback (most recent call last):\n"
+        '  File "/s/serving.py", line 120, in check\n    raise ValueError(words)\n'
+        "ValueError: the prompt has 9001 tokens\n"
+    )
+    for raised in (_REJECTED, traceback):
+        assert bool(match_rules(raised + below, LogSource(name="s.log")).clues) is blamed

@@ -29,7 +29,8 @@ RULES = (
         signs=(
             sign(
                 "could not select device driver",
-                r"(?P<detail>could not select device driver .{0,4}with capabilities: .{1,20})",
+                r"(?P<detail>could not select device driver (?:.{0,60} )?with "
+                r"capabilities: .{1,20})",
             ),
             sign(
                 "runtime name: nvidia", r"(?P<detail>[Uu]nknown (?:or invalid )?runtime name: nv)"
@@ -191,6 +192,24 @@ RULES = (
         defaults={"detail": "no reason given"},
         consequence="could not start a container",
         references=("pyxis", "Docker", "Kubernetes"),
+    ),
+    Rule(
+        id="CONT-PROG-001",
+        title="The image lacks the program",
+        domain=Domain.LAUNCH,
+        cause="{who} could not start its container: the image has no {path}",
+        remedy="an image with that program, srun --no-container-entrypoint where the entry point "
+        "is what is missing, or a mount that does not hide it",
+        confidence=Confidence.CERTAIN,
+        weight=82,
+        signs=(
+            sign(
+                "switchroot: failed to execute: ",
+                r"switchroot: failed to execute: (?P<path>\S{1,200}): No such file",
+            ),
+        ),
+        defaults={"path": "the program"},
+        references=("enroot", "pyxis"),
     ),
     Rule(
         id="K8S-VOL-001",

@@ -45,7 +45,11 @@ def signalled(number: int, name: str, words: str) -> tuple[Sign, ...]:
             f": {words}",
             r"error: (?P<target>[\w.-]{1,80}): tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): " + words,
         ),
-        sign(f"killed by signal: {words}", rf"DataLoader worker .{{0,40}}signal: {words}\.?$"),
+        sign(
+            f"killed by signal: {words}",
+            rf"DataLoader worker .{{0,40}}signal: {words}\.? {{0,4}}$",
+            what="a data-loading worker of ",
+        ),
         sign(f"return code = -{number}", rf"return code = -{number}\b"),
         sign(f"terminated with signal SIG{name}"),
         # Some launchers list what might have ended a worker; that is no evidence.
@@ -69,8 +73,8 @@ RULES = (
         id="HOST-KILL-001",
         title="Killed from outside",
         domain=Domain.HOST,
-        cause="{who} was killed by SIGKILL: most often by the kernel for lack of host memory, else "
-        "by another user or a supervisor",
+        cause="{what}{who} was killed by SIGKILL: most often by the kernel for lack of host "
+        "memory, else by another user or a supervisor",
         remedy="dmesg -T on that node: 'Out of memory: Killed process' settles it",
         role=LogRole.FAILURE,
         advice=Advice.RETRY,
@@ -81,6 +85,7 @@ RULES = (
             sign("Killed", r"(?:^|: line \d{1,6}: {1,4}\d{1,9} )Killed(?:\s|$)"),
         ),
         endings=(Signalled(9), Exited(137)),
+        defaults={"what": ""},
         references=("torchrun",),
     ),
     Rule(

@@ -48,6 +48,14 @@ RULES = (
                 r"^(?:Error|[\w ]{0,30}error): No module named ['\"]?(?P<module>[\w.]{1,80})",
                 confidence=Confidence.LIKELY,
             ),
+            sign(
+                "You need to have ",
+                r"You need to have (?P<module>[\w.-]{1,60}(?: or [\w.-]{1,60})?) installed",
+            ),
+            sign(
+                "not found in your environment",
+                r"requires the (?P<module>[\w.-]{1,60}) library but it was not found in your env",
+            ),
         ),
         defaults={"module": "it needs"},
         references=("Python",),

@@ -110,6 +110,37 @@ RULES = (
         references=("torch", "accelerate"),
     ),
     Rule(
+        id="TRAIN-DTYPE-001",
+        title="Tensors of different types",
+        domain=Domain.PROGRAM,
+        cause="the program on {who} mixes tensors of different types (dtype): {detail}",
+        remedy="one dtype for the whole model before it is wrapped (torch_dtype=..., "
+        "model.to(dtype)), adapters and heads included; autocast around what computes",
+        confidence=Confidence.CERTAIN,
+        weight=68,
+        signs=(
+            sign(
+                "Must flatten tensors with",
+                r"(?P<detail>Must flatten tensors with (?:uniform|the same) `?dtype`? but got "
+                r".{1,80})",
+            ),
+            sign(
+                "to have the same dtype, but got",
+                r"(?P<detail>[\w ]{1,40} to have the same dtype, but got: .{1,80})",
+            ),
+            sign(
+                "must have the same dtype",
+                r"(?P<detail>[\w ]{1,40} must have the same dtype.{0,80})",
+            ),
+            sign(
+                "expected scalar type",
+                r"(?P<detail>expected scalar type \w{1,20} but found \w{1,20})",
+            ),
+        ),
+        defaults={"detail": "dtype"},
+        references=("torch",),
+    ),
+    Rule(
         id="CKPT-SHAPE-001",
         title="The checkpoint does not fit the model",
         domain=Domain.PROGRAM,
@@ -128,6 +159,10 @@ RULES = (
                 r"(?P<detail>Error\(s\) in loading state_dict for \w{1,60})",
             ),
             sign("Global shape mismatch for loaded", r"(?P<detail>Global shape mismatch.{1,160})"),
+            sign(
+                "Missing key",
+                r"(?P<detail>Missing keys? (?:in checkpoint|for) state[_ ]dict: .{1,100})",
+            ),
             sign("ZeRO checkpoint was saved"),
             sign(
                 "DP world size of",
