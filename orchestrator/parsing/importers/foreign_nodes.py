@@ -204,9 +204,12 @@ class Collector:
         try:
             NodeEntry.model_validate({"name": name, **given})
         except ValidationError as error:
-            keys = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
-            for key in sorted(keys & given.keys()):
-                what = f"{_FIELDS.get(key, key)} is not valid"
+            faults = {str(fault["loc"][0]): fault for fault in error.errors() if fault["loc"]}
+            for key in sorted(faults.keys() & given.keys()):
+                # Only a rule of the inventory's own says in words what to write instead.
+                reason = faults[key].get("ctx", {}).get("error")
+                own_words = f": {reason}" if isinstance(reason, ValueError) else ""
+                what = f"{_FIELDS.get(key, key)} is not valid{own_words}"
                 self.unknown(what, line, f"{name} {key}={given[key]}")
             return False
         return True

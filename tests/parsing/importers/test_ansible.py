@@ -353,6 +353,10 @@ def test_what_a_number_sign_means_depends_on_the_place() -> None:
     [
         ("b ansible_port=ssh", "its port is not a number"),
         ("b ansible_user=-oProxyCommand=x", "name is not valid"),
+        (
+            "b ansible_host=192.0.2.12:2200",
+            "the address is not valid: the port has a field of its own",
+        ),
         ("b ansible_host='{{ hostvars.a.ip }}'", "a template that only Ansible can work out"),
         ("b ansible_host='{% if x %}y{% endif %}'", "a template that only Ansible can work out"),
         ("b ansible_host='{{ loop }}' loop='{{ loop }}'", "a template that refers to itself"),
