@@ -58,6 +58,14 @@ def test_arguments_arrive_exactly(inventory: str, capsys: pytest.CaptureFixture[
     assert repr(["a b", "$HOME'\"", "--x"]) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line, hinted", [("hostname; uptime", True), ("no-such-program", False)])
+def test_a_line_for_a_shell_is_said_to_need_one(
+    line: str, hinted: bool, inventory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["exec", "--cluster", inventory, "--", line]) == 127
+    assert (f"-- sh -c '{line}'" in capsys.readouterr().err) is hinted
+
+
 def test_prefix_streams_lines(inventory: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each line has its node's name; standard error stays standard error; escapes are gone."""
     code = "import sys; print('o\\x1b[31mut'); print('err', file=sys.stderr)"

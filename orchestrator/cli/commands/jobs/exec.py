@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options.shared import FiniteRange, cluster_options
+
+_NOT_FOUND = 127
+_SHELL_SYNTAX = re.compile(r"[\s;|&<>$`()]")  # seldom part of a program's name
 
 if TYPE_CHECKING:
     from orchestrator.view.tables.gathered import Gathered, Recorded, Streamed
@@ -61,9 +65,19 @@ def exec_(
     fan = FanOut(command, timeout_s=timeout, connect_timeout_s=connect_timeout, width=fanout)
     run_interruptibly(fan.run(selected.workers, view))
     code = view.finish()
+    if code == _NOT_FOUND and _SHELL_SYNTAX.search(words[0]):
+        _suggest_shell(words)
     if as_json:
         _print_result(selected.name, view.told, code)
     return code
+
+
+def _suggest_shell(words: Sequence[str]) -> None:
+    import shlex
+
+    line = shlex.quote(" ".join(words))
+    what = "CMD is a program and its arguments; what follows -- is no line for a shell"
+    click.echo(f"orchestrate: {what}\n  next: orchestrate exec ... -- sh -c {line}", err=True)
 
 
 def _choose_view(*, prefix: bool, as_json: bool) -> Gathered | Streamed | Recorded:
