@@ -195,8 +195,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _open_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
-    assert isinstance(cli, LazyGroup)
-
     as_json = "--json" in words[: words.index("--") if "--" in words else None]
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back by `__main__`

@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 SIGPIPE_EXIT = 141
 _KEPT_ERRORS = 20
 _SHOWN_PATH = 200
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a system says of a path itself, and not of the state that it is in.
 _UNUSABLE_PATH = frozenset(
     {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
@@ -92,7 +92,7 @@ def no_space(error: Exception) -> BusyError | None:
     """What the system said because a disk is full: that of stdout, or that of the home folder, as
     what writes elsewhere says where. None for anything else.
     """
-    if not isinstance(error, OSError) or error.errno not in NO_SPACE:
+    if not isinstance(error, OSError) or error.errno not in _NO_SPACE:
         return None
     what = f"what this command makes cannot be written: {error.strerror}"
     remedy = "free space where stdout goes to and below ORCHESTRATE_HOME (~/.orchestrate)"
@@ -105,14 +105,15 @@ def unusable_home(error: Exception, environ: Mapping[str, str]) -> PreflightErro
     """
     if not isinstance(error, OSError) or error.errno not in {errno.EROFS, *_FORBIDDEN}:
         return None
-    home = environ.get("ORCHESTRATE_HOME") or os.path.expanduser("~/.orchestrate")  # noqa: PTH111 - as text
-    path = _path_of(error)
-    if error.errno in _FORBIDDEN and not f"{path}/".startswith(f"{home.rstrip('/')}/"):
+    from orchestrator.adapters.store.layout import Layout
+
+    home, path = Layout.from_environment(environ).home, _path_of(error)
+    if error.errno in _FORBIDDEN and not Path(path).is_relative_to(home):
         return None
     return PreflightError(
         f"this cannot be written: {error.strerror}",
         id="usage.home",
-        where=path or home,
+        where=path or str(home),
         remedy="mend the rights, or let ORCHESTRATE_HOME name another folder",
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import signal
 import time
-from collections.abc import Sequence
 
 import click
 
@@ -20,8 +19,8 @@ from orchestrator.adapters.store.liveness import (
 from orchestrator.adapters.store.run_list import read_result
 from orchestrator.cli.options.view_options import ViewOptions
 from orchestrator.core.base.errors import BusyError, DeadlineError, ExitCode
-from orchestrator.core.base.nodeset import fold_nodeset, is_name
 from orchestrator.core.verdict.node_status import VERIFIED_CLEAN
+from orchestrator.view.tables.gathered import fold_names
 from orchestrator.view.terminal.text import brief_text
 
 POLL_S = 0.1
@@ -125,7 +124,7 @@ def _tell_end(folder: RunFolder) -> int:
     left = [node for node in result.nodes if node.state in UNSURE]
     click.echo(f"run {folder.run_id} {_ended_how(result.status)}", err=True)
     if seen:
-        click.echo(f"  verified clean: {_fold(seen)}", err=True)
+        click.echo(f"  verified clean: {brief_text(fold_names(seen), 400)}", err=True)
     for node in left:
         reason = f": {brief_text(node.reason, 400)}" if node.reason else ""
         click.echo(f"  not verified clean: {node.name} ({node.state}){reason}", err=True)
@@ -136,8 +135,3 @@ def _tell_end(folder: RunFolder) -> int:
 
 def _ended_how(status: str) -> str:
     return "is stopped" if status == "stopped" else f"ended before it was stopped: {status}"
-
-
-def _fold(names: Sequence[str]) -> str:
-    folded = fold_nodeset(names) if all(map(is_name, names)) else ", ".join(names)
-    return f"{brief_text(folded, 400)} ({len(names)})" if len(names) > 1 else folded

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,10 @@ class JsonCache:
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
-def code_stamp(folders: Iterable[str]) -> list[list[Any]]:
+@functools.cache
+def code_stamp(folders: tuple[str, ...]) -> list[list[Any]]:
     """Name, size and time of change of this package's code in ``folders``: with it in the key, a
-    change of the code makes every entry another one's.
+    change of the code makes every entry another one's. Looked at once: this process runs that code.
     """
     root = Path(orchestrator.__file__).parent
     files = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]

@@ -9,6 +9,7 @@ from orchestrator.node_agent.base.agent_errors import BAD_REQUEST, AgentFault
 from orchestrator.node_agent.base.node_layout import DIGEST, check_name
 from orchestrator.node_agent.code.complete_snapshots import (
     NO_BOOT_ID,
+    boot_name,
     count_complete,
     marker,
     own_file,
@@ -26,7 +27,7 @@ ADDED = "added-"  # what is new after the base that follows, while it is filled
 
 def mark_verified(root: str) -> None:
     """Nothing is missing. The marker holds how many files there are."""
-    if marker(root).endswith(f"-{NO_BOOT_ID}"):
+    if boot_name() == NO_BOOT_ID:
         os.sync()
     with open(own_file(root, "manifest"), "rb") as file:
         data = file.read()

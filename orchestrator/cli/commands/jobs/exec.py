@@ -10,11 +10,11 @@ import click
 
 from orchestrator.cli.options.shared import FiniteRange, cluster_options
 
-_NOT_FOUND = 127
-_SHELL_SYNTAX = re.compile(r"[\s;|&<>$`()]")  # seldom part of a program's name
-
 if TYPE_CHECKING:
     from orchestrator.view.tables.gathered import Gathered, Recorded, Streamed
+
+_NOT_FOUND = 127
+_SHELL_SYNTAX = re.compile(r"[\s;|&<>$`()]")  # seldom part of a program's name
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
