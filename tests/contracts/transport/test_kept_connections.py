@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.private_sockets import sockets_folder
 from orchestrator.adapters.transport.choose_transport import choose_transport
 from orchestrator.adapters.transport.openssh.kept_sockets import (
     KEEP_VARIABLE,
     end_master,
     kept_connections,
     kept_seconds,
-    sockets_folder,
 )
 from orchestrator.adapters.transport.transport import ChannelClosed, Transport
 from orchestrator.core.base.command import Command

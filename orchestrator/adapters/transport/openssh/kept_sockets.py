@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.private_sockets import sockets_folder
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.jump_hosts import Way
 from orchestrator.adapters.transport.openssh.multiplex_messages import Mux, mux_hello, mux_request
@@ -26,9 +25,6 @@ KEEP_VARIABLE = "ORCHESTRATE_KEEP_CONNECTIONS"
 KEEP_S = 600
 MAX_KEEP_S = 86_400
 MOST_AT_ONCE = 64  # connections to one node, of commands that run at the same time
-# Linux and macOS limit a socket's path to 104 bytes; ssh adds 17 while it makes one, and the name
-# of ours has 15.
-MAX_FOLDER_BYTES = 70
 MAX_NOTE_BYTES = 4096
 ANSWER_S = 1.0
 
@@ -65,21 +61,6 @@ def kept_seconds(environ: Mapping[str, str]) -> int:
             remedy=f"unset it to keep connections for {KEEP_S} s",
         )
     return int(text)
-
-
-def sockets_folder(environ: Mapping[str, str]) -> Path:
-    """Where the sockets are, made if need be. Raises ``UsageError`` if others could open it."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(runtime, "orchestrate")] if runtime and Path(runtime).is_dir() else []
-    places.append(Layout.from_environment(environ).home / "ssh")
-    short = (place for place in places if len(os.fsencode(place)) <= MAX_FOLDER_BYTES)
-    return make_private_dir(next(short, None) or _folder_for_long_homes())
-
-
-def _folder_for_long_homes() -> Path:
-    import tempfile  # most have no need of it
-
-    return Path(tempfile.gettempdir(), f"orchestrate-{os.geteuid()}")
 
 
 def claim_socket(way: Way, environ: Mapping[str, str]) -> ClaimedSocket:
