@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.adapters.private_sockets import sockets_folder
+from orchestrator.adapters.transport.multiplex.multiplex_messages import Mux, mux_hello, mux_request
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.jump_hosts import Way
-from orchestrator.adapters.transport.openssh.multiplex_messages import Mux, mux_hello, mux_request
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
-from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 
-KEEP_VARIABLE = "ORCHESTRATE_KEEP_CONNECTIONS"
-KEEP_S = 600
-MAX_KEEP_S = 86_400
 MOST_AT_ONCE = 64  # connections to one node, of commands that run at the same time
 MAX_NOTE_BYTES = 4096
 ANSWER_S = 1.0
@@ -45,22 +41,6 @@ class ClaimedSocket(NamedTuple):
 
     path: Path
     lock: int
-
-
-def kept_seconds(environ: Mapping[str, str]) -> int:
-    """How long a connection stays that nobody uses; 0: it ends with the command.
-
-    Raises ``UsageError`` for a variable that holds no such number.
-    """
-    text = environ.get(KEEP_VARIABLE, "").strip() or str(KEEP_S)
-    if not text.isdecimal() or int(text) > MAX_KEEP_S:
-        raise UsageError(
-            f"{KEEP_VARIABLE} is {text!r}",
-            id="OR-SSH-015",
-            why=f"it is a whole number of seconds, at most {MAX_KEEP_S}; 0 keeps no connection",
-            remedy=f"unset it to keep connections for {KEEP_S} s",
-        )
-    return int(text)
 
 
 def claim_socket(way: Way, environ: Mapping[str, str]) -> ClaimedSocket:
