@@ -88,15 +88,7 @@ class Broker:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
         self._failed = False
-        self._starting = False
-
-    def start(self) -> None:
-        """Have it import what it needs while this process does so, too."""
-        reached = reach_broker(self._environ)
-        self._failed = reached is None
-        if reached is not None:
-            self._starting |= reached.started
-            reached.connection.close()
+        self._starting = True  # it may have been started a moment ago
 
     async def open(
         self, node: str, target: Target, limits: ConnectLimits, keep_s: int

@@ -6,15 +6,16 @@ broker that dies before it listens is noticed like any other that dies.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,9 +28,13 @@ from orchestrator.adapters.private_sockets import (
     namespace_words,
     sockets_folder,
 )
+from orchestrator.adapters.transport.kept_time import kept_seconds
 from orchestrator.core.base.errors import UsageError
+from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
+Descriptor = int | BinaryIO | socket.socket
 PREFIX = "broker-"
+LOCK, LISTENER = 3, 4  # descriptors that it inherits
 CONNECT_S = 2.0
 ATTEMPTS = 20
 PAUSE_S = 0.01
@@ -84,6 +89,18 @@ def reach_broker(environ: Mapping[str, str]) -> Reached | None:
     return None
 
 
+def expect_connections(nodes: Iterable[NodeSpec], environ: Mapping[str, str] = os.environ) -> None:
+    """Have a broker import what it needs while this process does so, too, if ``nodes`` will need it
+    and none runs. Raises ``UsageError`` for a time to keep connections that is none.
+    """
+    if not kept_seconds(environ) or all(n.transport is not TransportKind.ASYNCSSH for n in nodes):
+        return
+    with contextlib.suppress(OSError, UsageError):
+        path = broker_path(environ)
+        if not path.exists():
+            _start(path, environ)
+
+
 def _start(path: Path, environ: Mapping[str, str]) -> bool:
     """Whether this process has started it; else another one is about to. Raises ``OSError``."""
     lock = lock_exclusively(path.with_name(f"{path.name}.lock"))
@@ -91,21 +108,34 @@ def _start(path: Path, environ: Mapping[str, str]) -> bool:
         return False
     try:
         with listen_privately(path) as listener, _open_log(path.parent) as log:
-            handed = (lock, listener.fileno())
-            argv = [sys.executable, "-P", "-m", MODULE, str(path), *map(str, handed)]
-            subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=_environment(environ),
-                cwd="/",
-                pass_fds=handed,
-                start_new_session=True,
-            )
+            _spawn([str(path)], {0: None, 1: None, 2: log, LOCK: lock, LISTENER: listener}, environ)
     finally:
         os.close(lock)
     return True
+
+
+def _spawn(
+    words: list[str],
+    descriptors: Mapping[int, int | BinaryIO | socket.socket | None],
+    environ: Mapping[str, str],
+) -> None:
+    """The broker in a session of its own. It is no child that anything waits for: init has it when
+    this process has ended.
+    """
+    with contextlib.ExitStack() as stack:
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+        for number, source in descriptors.items():
+            if source is None:
+                actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0))
+                continue
+            # Above all that is put in its place below, so that nothing is overwritten first.
+            above = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, LISTENER + 1)
+            stack.callback(os.close, above)
+            actions.append((os.POSIX_SPAWN_DUP2, above, number))
+        argv = [sys.executable, "-P", "-m", MODULE, *words]
+        os.posix_spawn(
+            sys.executable, argv, _environment(environ), file_actions=actions, setsid=True
+        )
 
 
 def _open_log(folder: Path) -> BinaryIO:

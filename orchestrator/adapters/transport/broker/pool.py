@@ -64,7 +64,7 @@ class Pool:
         self.kept: list[KeptConnection] = []
         self._clock, self._awake = clock, awake
         self._asleep_s = clock() - awake()
-        self._links: Links | None = None
+        self._links: dict[ConnectLimits, Links] = {}
         self._numbers = itertools.count(1)
         self._returning: dict[str, set[asyncio.Future[None]]] = {}
         self._errands: set[asyncio.Task[None]] = set()
@@ -99,8 +99,8 @@ class Pool:
         return await is_alive(kept.connection, ALIVE_S)
 
     async def _connect(self, key: str, target: Target, limits: ConnectLimits) -> KeptConnection:
-        self._links = self._links or Links(Handshakes(limits))
-        link = await self._links.open(target, limits)
+        links = self._links.setdefault(limits, Links(Handshakes(limits)))
+        link = await links.open(target, limits)
         name = f"{key}-{next(self._numbers)}"
         kept = KeptConnection(name, key, target, link, self._clock())
         self.kept.append(kept)

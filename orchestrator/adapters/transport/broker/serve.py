@@ -1,4 +1,4 @@
-"""The broker's process: ``python -m ... SOCKET LOCK LISTENER``, the last two inherited descriptors.
+"""The broker's process: ``python -m ... SOCKET``. It inherits the lock and the listening socket.
 
 It listens for commands of its user, and ends when it holds no connection and serves no command, or
 when its socket is not there any more and no command is served.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 import asyncssh
 
 from orchestrator.adapters.private_sockets import NotOurs, require_own_peer
+from orchestrator.adapters.transport.broker.find_broker import LISTENER
 from orchestrator.adapters.transport.broker.pool import KeptConnection, Pool
 from orchestrator.adapters.transport.broker.relay import Relay
 from orchestrator.adapters.transport.broker.requests import (
@@ -34,6 +36,7 @@ from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
 
 LEAST_LIFE_S = 30.0  # for the first command, and for one that follows another that failed
+MAX_FD = 1 << 20
 # More than the windows of all channels of a command together: a server that sends more than it was
 # asked for is cut off.
 MOST_UNREAD_BYTES = 16 * 1024 * 1024
@@ -199,15 +202,16 @@ class Session(asyncio.Protocol):
 
 def main(words: list[str]) -> None:
     """Run the broker; see the module."""
-    path, lock, listener = Path(words[0]), int(words[1]), int(words[2])
-    del lock  # held while this process lives
+    path = Path(words[0])
+    os.closerange(LISTENER + 1, MAX_FD)  # what the first command had inherited itself
+    os.chdir("/")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def serve() -> None:
-        await Broker(path).serve(socket.socket(fileno=listener))
+        await Broker(path).serve(socket.socket(fileno=LISTENER))
 
     asyncio.run(serve())
 
