@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 
-from orchestrator.adapters.transport.broker.find_broker import reach_broker
+from orchestrator.adapters.transport.broker.find_broker import has_started_one, reach_broker
 from orchestrator.adapters.transport.broker.requests import (
     attach_request,
     message,
@@ -20,8 +20,6 @@ from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import SshEndpoint
 
-ATTEMPTS = 8
-PAUSE_S = 0.03
 SILENCE_S = 4.0  # a broker says every second that it works on it
 IMPORTS_S = 15.0  # one that was just started loads an SSH library first
 
@@ -88,7 +86,7 @@ class Broker:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
         self._failed = False
-        self._starting = True  # it may have been started a moment ago
+        self._starting = has_started_one()
 
     async def open(
         self, node: str, target: Target, limits: ConnectLimits, keep_s: int
@@ -99,30 +97,23 @@ class Broker:
         Raises ``PreflightError`` and ``UsageError``: what became of the broker's connecting.
         """
         request = message(attach_request(target, limits, keep_s))
-        for attempt in range(ATTEMPTS):
-            if attempt:  # one that ends makes way for the next within a moment
-                await asyncio.sleep(PAUSE_S)
-            link = None if self._failed else await self._reach(request)
-            if link is None:
-                break
-            try:
+        link = None if self._failed else await self._reach(request)
+        try:
+            if link is not None:
                 await self._until_attached(link)
-            except NoMaster:
-                continue
-            return MultiplexTransport(node, AttachedConnection(target), link, limits)
+                return MultiplexTransport(node, AttachedConnection(target), link, limits)
+        except NoMaster:
+            pass
         self._failed = True
         return None
 
     async def _reach(self, request: bytes) -> BrokerLink | None:
-        reached = reach_broker(self._environ)
-        if reached is None:
+        connection = reach_broker(self._environ)
+        if connection is None:
             return None
-        self._starting |= reached.started
-        reached.connection.setblocking(False)
+        connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(
-            lambda: BrokerLink(request), sock=reached.connection
-        )
+        _, link = await loop.create_unix_connection(lambda: BrokerLink(request), sock=connection)
         return link
 
     async def _until_attached(self, link: BrokerLink) -> None:
@@ -133,7 +124,6 @@ class Broker:
                 silence_s = IMPORTS_S if self._starting else SILENCE_S
                 await asyncio.wait((link.ready,), timeout=silence_s)
                 if link.heard_at == heard_at and not link.ready.done():
-                    self._failed = True
                     raise NoMaster("the broker does not answer")
                 self._starting = False
             await link.ready

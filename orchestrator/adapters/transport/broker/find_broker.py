@@ -1,4 +1,4 @@
-"""Where the broker of this user listens, and how it is started.
+"""Where the broker of this user listens, and how it begins.
 
 Whoever starts it makes the listening socket and hands it over: a command can connect at once, and a
 broker that dies before it listens is noticed like any other that dies.
@@ -7,19 +7,20 @@ broker that dies before it listens is noticed like any other that dies.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
 import os
 import socket
 import sys
-import time
+import threading
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NoReturn
 
 import orchestrator
+from orchestrator.adapters.background import fork_away
 from orchestrator.adapters.cache.json_cache import code_stamp
 from orchestrator.adapters.private_sockets import (
     connect_privately,
@@ -29,25 +30,16 @@ from orchestrator.adapters.private_sockets import (
     sockets_folder,
 )
 from orchestrator.adapters.transport.kept_time import kept_seconds
-from orchestrator.core.base.errors import UsageError
+from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
-Descriptor = int | BinaryIO | socket.socket
 PREFIX = "broker-"
-LOCK, LISTENER = 3, 4  # descriptors that it inherits
 CONNECT_S = 2.0
-ATTEMPTS = 20
-PAUSE_S = 0.01
-MODULE = "orchestrator.adapters.transport.broker.serve"
+_started: list[Path] = []
 _CODE = tuple(
     f"adapters/transport{folder}"
     for folder in ("", "/broker", "/asyncssh", "/multiplex", "/ssh", "/ssh_config")
 )
-# Whatever else the first command's environment holds, the broker has no need of it.
-_VARIABLES = frozenset(
-    "PATH HOME LANG TMPDIR ORCHESTRATE_HOME XDG_RUNTIME_DIR LOCALDOMAIN RES_OPTIONS".split()
-)
-_FAMILIES = ("PYTHON", "LC_", "LD_", "DYLD_")
 
 
 def broker_path(environ: Mapping[str, str]) -> Path:
@@ -66,89 +58,62 @@ def _world_and_code() -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
 
 
-class Reached(NamedTuple):
-    """A connection to the broker, and whether this process has just started it."""
-
-    connection: socket.socket
-    started: bool
-
-
-def reach_broker(environ: Mapping[str, str]) -> Reached | None:
-    """The broker, which is started if there is none; None: none can be had, for whatever reason."""
-    try:
-        path = broker_path(environ)
-        for _ in range(ATTEMPTS):
-            try:
-                return Reached(connect_privately(path, CONNECT_S), started=False)
-            except (FileNotFoundError, ConnectionRefusedError):
-                if _start(path, environ):
-                    return Reached(connect_privately(path, CONNECT_S), started=True)
-            time.sleep(PAUSE_S)  # another command starts it, or the last one is about to end
-    except (OSError, UsageError):
-        pass
+def reach_broker(environ: Mapping[str, str]) -> socket.socket | None:
+    """A connection to the broker; None: there is none, or none that is ours alone."""
+    with contextlib.suppress(OSError, UsageError):
+        return connect_privately(broker_path(environ), CONNECT_S)
     return None
 
 
 def expect_connections(nodes: Iterable[NodeSpec], environ: Mapping[str, str] = os.environ) -> None:
-    """Have a broker import what it needs while this process does so, too, if ``nodes`` will need it
-    and none runs. Raises ``UsageError`` for a time to keep connections that is none.
+    """Have a broker if ``nodes`` will need one and none runs: it imports what it needs while this
+    process imports its own. To be called while this process has one thread and no event loop.
+
+    Raises ``UsageError`` for a time to keep connections that is none.
     """
     if not kept_seconds(environ) or all(n.transport is not TransportKind.ASYNCSSH for n in nodes):
         return
+    if threading.active_count() > 1 or sys.platform != "linux":
+        return  # what holds locks there would not go on here; macOS has no fork to rely on
     with contextlib.suppress(OSError, UsageError):
         path = broker_path(environ)
-        if not path.exists():
-            _start(path, environ)
+        try:
+            connect_privately(path, CONNECT_S).close()
+        except (FileNotFoundError, ConnectionRefusedError):
+            _fork_broker(path)
+            _started.append(path)
 
 
-def _start(path: Path, environ: Mapping[str, str]) -> bool:
-    """Whether this process has started it; else another one is about to. Raises ``OSError``."""
+def has_started_one() -> bool:
+    """Whether this process has: it may take a while until it answers."""
+    return bool(_started)
+
+
+def _fork_broker(path: Path) -> None:
+    """Raises ``OSError`` where none can be had."""
     lock = lock_exclusively(path.with_name(f"{path.name}.lock"))
     if lock is None:
-        return False
+        return  # another command starts one
     try:
-        with listen_privately(path) as listener, _open_log(path.parent) as log:
-            _spawn([str(path)], {0: None, 1: None, 2: log, LOCK: lock, LISTENER: listener}, environ)
+        with listen_privately(path) as listener:
+            alive = fork_away(path.with_name("broker.log"), (lock, listener.fileno()))
+            if alive is not None:
+                os.close(alive)
+                return
+            _serve_and_exit(path, listener)
     finally:
         os.close(lock)
-    return True
 
 
-def _spawn(
-    words: list[str],
-    descriptors: Mapping[int, int | BinaryIO | socket.socket | None],
-    environ: Mapping[str, str],
-) -> None:
-    """The broker in a session of its own. It is no child that anything waits for: init has it when
-    this process has ended.
-    """
-    with contextlib.ExitStack() as stack:
-        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
-        for number, source in descriptors.items():
-            if source is None:
-                actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0))
-                continue
-            # Above all that is put in its place below, so that nothing is overwritten first.
-            above = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, LISTENER + 1)
-            stack.callback(os.close, above)
-            actions.append((os.POSIX_SPAWN_DUP2, above, number))
-        argv = [sys.executable, "-P", "-m", MODULE, *words]
-        os.posix_spawn(
-            sys.executable, argv, _environment(environ), file_actions=actions, setsid=True
-        )
-
-
-def _open_log(folder: Path) -> BinaryIO:
-    """What it says when it fails, of the last one only."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+def _serve_and_exit(path: Path, listener: socket.socket) -> NoReturn:
+    """What the new process does; nothing of what the command was about to do."""
+    code = ExitCode.INTERNAL
     try:
-        return os.fdopen(os.open(folder / "broker.log", flags, 0o600), "wb")
-    except OSError:
-        return Path(os.devnull).open("wb")
+        from orchestrator.adapters.transport.broker.serve import serve
 
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {k: v for k, v in environ.items() if k in _VARIABLES or k.startswith(_FAMILIES)}
-    root = str(Path(orchestrator.__file__).resolve().parents[1])
-    modules = os.pathsep.join(filter(None, (root, environ.get("PYTHONPATH", ""))))
-    return {**kept, "PYTHONPATH": modules}
+        serve(path, listener)
+        code = ExitCode.DONE
+    finally:
+        if code is not ExitCode.DONE:
+            traceback.print_exc()
+        os._exit(code)

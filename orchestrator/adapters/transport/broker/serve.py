@@ -1,25 +1,25 @@
-"""The broker's process: ``python -m ... SOCKET``. It inherits the lock and the listening socket.
+"""The broker's process: forked from the first command that has use for it.
 
-It listens for commands of its user, and ends when it holds no connection and serves no command, or
-when its socket is not there any more and no command is served.
+It has the lock and the listening socket that the command made, listens for commands of its user,
+and ends when it holds no connection and serves no command, or when its socket is not there any more
+and no command is served.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import resource
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
 from orchestrator.adapters.private_sockets import NotOurs, require_own_peer
-from orchestrator.adapters.transport.broker.find_broker import LISTENER
 from orchestrator.adapters.transport.broker.pool import KeptConnection, Pool
 from orchestrator.adapters.transport.broker.relay import Relay
 from orchestrator.adapters.transport.broker.requests import (
@@ -36,7 +36,9 @@ from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
 
 LEAST_LIFE_S = 30.0  # for the first command, and for one that follows another that failed
-MAX_FD = 1 << 20
+TITLE = b"orchestrate: kept connections"
+VARIABLES = frozenset("PATH HOME LANG TMPDIR LOCALDOMAIN RES_OPTIONS".split())
+FAMILIES = ("LC_",)
 # More than the windows of all channels of a command together: a server that sends more than it was
 # asked for is cut off.
 MOST_UNREAD_BYTES = 16 * 1024 * 1024
@@ -200,21 +202,32 @@ class Session(asyncio.Protocol):
             self._transport.close()
 
 
-def main(words: list[str]) -> None:
-    """Run the broker; see the module."""
-    path = Path(words[0])
-    os.closerange(LISTENER + 1, MAX_FD)  # what the first command had inherited itself
-    os.chdir("/")
+def serve(path: Path, listener: socket.socket) -> None:
+    """Be the broker that listens at ``path``, until it has nothing to do any more."""
+    _forget_command()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    async def serve() -> None:
-        await Broker(path).serve(socket.socket(fileno=LISTENER))
-
-    asyncio.run(serve())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    asyncio.run(Broker(path).serve(listener))
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _forget_command() -> None:
+    """This process goes on when the command that it was forked from has ended: its variables, its
+    working directory and its words, which ``ps`` shows to all users, are none of ours.
+    """
+    for name in [n for n in os.environ if n not in VARIABLES and not n.startswith(FAMILIES)]:
+        del os.environ[name]
+    os.chdir("/")
+    with contextlib.suppress(OSError, ValueError):
+        _show_as(TITLE)
+
+
+def _show_as(title: bytes) -> None:
+    """Linux shows as a process's words what stands in its memory where they stood."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, see proc(5)
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, title, min(len(title), end - start - 1))

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import socket
 from collections.abc import Mapping
@@ -73,9 +74,14 @@ def _write_note(lock: int, note: bytes) -> None:
 
 def kept_connections(environ: Mapping[str, str]) -> list[KeptConnection]:
     """Those that answer, oldest first. Raises ``UsageError`` if others could open the folder."""
-    found = [path for path in sockets_folder(environ).iterdir() if path.is_socket()]
+    found = [path for path in sockets_folder(environ).iterdir() if _is_ours(path)]
     kept = (_look_at(path) for path in found if is_answered(path))
     return sorted(filter(None, kept), key=lambda each: each.since)
+
+
+def _is_ours(path: Path) -> bool:
+    """A socket as ``claim_socket`` names it: others of this user lie beside it."""
+    return re.fullmatch(r"[0-9a-f]{12}-\d+", path.name) is not None and path.is_socket()
 
 
 def is_answered(path: Path) -> bool:
