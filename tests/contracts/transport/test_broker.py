@@ -379,9 +379,10 @@ async def _used_once(pool: Pool, server: Sshd) -> Use:
 
 
 async def end(pool: Pool) -> None:
-    """And let asyncio close what it closes in its next turn."""
+    """And let asyncio close what it closes in its next turns."""
     await pool.end()
-    await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def _as_it_was() -> bool:
