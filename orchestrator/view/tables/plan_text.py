@@ -36,6 +36,7 @@ def plan_lines(
     load_test: Sequence[str] = (),
     prediction: JobPrediction | None = None,
     pods: Mapping[str, str] | None = None,
+    *,
     connections: str = "",
 ) -> Iterator[str]:
     """The whole plan, line by line; ``load_test``: what a load generator does during the run;

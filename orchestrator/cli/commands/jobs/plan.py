@@ -67,7 +67,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
         }
         print_json("plan", record)
     else:
-        lines = plan_lines(made, travel, load_test, prediction, pods, connections)
+        lines = plan_lines(made, travel, load_test, prediction, pods, connections=connections)
         click.echo("\n".join(lines))
     return 0
 
