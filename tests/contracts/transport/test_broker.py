@@ -186,6 +186,7 @@ async def test_a_command_that_is_killed_takes_its_connection_with_it(
     await transport.start(SLEEPS, timeout_s=scaled(15))
     transport.cut()
     await until(lambda: broker_connections(os.environ) == [], what="the connection ends")
+    await until(lambda: server.session_pids() == [], what="the server sees that, too")
     await one_command(connect, server)
     assert logins(server) == 2
 
