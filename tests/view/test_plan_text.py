@@ -46,7 +46,7 @@ def test_a_plan_tells_what_travels_what_is_left_out_and_what_is_assumed() -> Non
         assert words in text
     assert "ASSUMED" in text
     kept = "\n".join(plan_lines(plan, travel, connections=kept_text(2, 600)))
-    assert "to 2 nodes, kept for 10 min after their use; orchestrate connections" in kept
+    assert "to 2 nodes, kept for 10 min 00 s after their use; orchestrate connections" in kept
     assert "KEEP_CONNECTIONS is 0" in kept_text(2, 0)
     assert kept_text(0, 600) == ""
     assert "ASSUMED" not in "\n".join(plan_lines(made(), None))
