@@ -17,13 +17,13 @@ import pytest
 
 from orchestrator.adapters.transport.asyncssh.async_ssh import AsyncSshTransport
 from orchestrator.adapters.transport.broker import attach, find_broker
-from orchestrator.adapters.transport.broker.look import broker_connections
-from orchestrator.adapters.transport.broker.pool import FRESH_S, Pool
-from orchestrator.adapters.transport.broker.requests import (
+from orchestrator.adapters.transport.broker.broker_messages import (
     connection_key,
     read_target,
     write_target,
 )
+from orchestrator.adapters.transport.broker.look import broker_connections
+from orchestrator.adapters.transport.broker.pool import FRESH_S, Pool
 from orchestrator.adapters.transport.kept_time import KEEP_VARIABLE
 from orchestrator.adapters.transport.multiplex.multiplex_transport import MultiplexTransport
 from orchestrator.adapters.transport.ssh.target import resolve_target

@@ -6,13 +6,13 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 
-from orchestrator.adapters.transport.broker.find_broker import has_started_one, reach_broker
-from orchestrator.adapters.transport.broker.requests import (
+from orchestrator.adapters.transport.broker.broker_messages import (
     attach_request,
     message,
     read_error,
     read_message,
 )
+from orchestrator.adapters.transport.broker.find_broker import has_started_one, reach_broker
 from orchestrator.adapters.transport.multiplex.multiplex_link import MultiplexLink, NoMaster
 from orchestrator.adapters.transport.multiplex.multiplex_messages import MalformedMessage
 from orchestrator.adapters.transport.multiplex.multiplex_transport import MultiplexTransport

@@ -109,7 +109,7 @@ def _serve_and_exit(path: Path, listener: socket.socket) -> NoReturn:
     """What the new process does; nothing of what the command was about to do."""
     code = ExitCode.INTERNAL
     try:
-        from orchestrator.adapters.transport.broker.serve import serve
+        from orchestrator.adapters.transport.broker.broker_process import serve
 
         serve(path, listener)
         code = ExitCode.DONE

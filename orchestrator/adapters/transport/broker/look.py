@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.adapters.private_sockets import connect_privately, sockets_folder
+from orchestrator.adapters.transport.broker.broker_messages import message, read_message
 from orchestrator.adapters.transport.broker.find_broker import PREFIX
-from orchestrator.adapters.transport.broker.requests import message, read_message
 from orchestrator.adapters.transport.multiplex.multiplex_messages import MalformedMessage, Unframer
 
 ANSWER_S = 2.0

@@ -20,9 +20,7 @@ from typing import Any
 import asyncssh
 
 from orchestrator.adapters.private_sockets import NotOurs, require_own_peer
-from orchestrator.adapters.transport.broker.pool import KeptConnection, Pool
-from orchestrator.adapters.transport.broker.relay import Relay
-from orchestrator.adapters.transport.broker.requests import (
+from orchestrator.adapters.transport.broker.broker_messages import (
     ATTACHED,
     WAITING,
     WAITING_S,
@@ -31,6 +29,8 @@ from orchestrator.adapters.transport.broker.requests import (
     read_target,
     write_error,
 )
+from orchestrator.adapters.transport.broker.pool import KeptConnection, Pool
+from orchestrator.adapters.transport.broker.relay import Relay
 from orchestrator.adapters.transport.multiplex.multiplex_messages import MalformedMessage, Unframer
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import OrchestrateError
