@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.adapters.catalog.project_folder import find_project
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import did_you_mean, nearest_name
 from orchestrator.core.launchers.typed import is_shell, script_warnings
 from orchestrator.core.model.workload import Job, Per
 
@@ -71,6 +71,8 @@ def _shell_script_warnings(words: Sequence[str], cwd: Path) -> Iterator[str]:
         return
     if of_shell or word.endswith(".sh") or _SHEBANG.match(text):
         yield from script_warnings(word, text)
+        if "\r\n" in text:
+            yield f"{word}: its lines end as in Windows, which a shell takes for a part of words"
 
 
 def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
@@ -92,7 +94,18 @@ def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
     if not os.access(path, os.X_OK):
         remedy = f"chmod +x {word}"
         raise UsageError(f"{word} is not executable", id="run.not-executable", remedy=remedy)
+    _refuse_windows_line(word, path)
     return path
+
+
+def _refuse_windows_line(word: str, path: Path) -> None:
+    """The kernel takes the carriage return for a part of the interpreter's name."""
+    with path.open("rb") as file:
+        line = file.readline(256)
+    if line.startswith(b"#!") and line.endswith(b"\r\n"):
+        what = f"{word}: its first line ends as in Windows, so no node finds the program it names"
+        remedy = f"sed -i 's/\\r$//' {word}"
+        raise UsageError(what, id="run.not-executable", remedy=remedy)
 
 
 def _python_script(call: PythonCall, cwd: Path) -> Path | None:
@@ -113,7 +126,11 @@ def _existing(word: str, cwd: Path) -> Path:
     path = named.parent.resolve() / named.name
     if not path.exists():
         siblings = _files_beside(path)
-        remedy = did_you_mean(path.name, siblings) if siblings else ""
+        alike = [name for name in siblings if Path(name).suffix == path.suffix]
+        near = nearest_name(path.name, siblings)
+        remedy = f"did you mean {near!r}?" if near else ""
+        if not near and alike:
+            remedy = did_you_mean(path.name, alike)
         raise UsageError(f"script {word!r} does not exist", id="run.no-script", remedy=remedy)
     return path
 
