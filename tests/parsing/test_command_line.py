@@ -299,6 +299,14 @@ def test_other_scripts_of_the_shell_are_not(call: str) -> None:
     assert list(script_warnings("run.sh", SCRIPT.replace("{call}", call))) == []
 
 
+def test_a_word_of_the_shell_and_a_notebook_are_no_commands(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="word of a shell"):
+        refuse_misunderstandings(["source", "run.sh"], "auto")
+    (tmp_path / "nb.ipynb").write_text("{}")
+    with pytest.raises(UsageError, match="notebook"):
+        open_script(["python", "nb.ipynb"], cwd=tmp_path)
+
+
 def test_options_for_a_scheduler_are_said_to_have_no_effect() -> None:
     (warning,) = script_warnings("job.slurm", "#!/bin/bash\n#SBATCH --nodes=4\npython t.py\n")
 

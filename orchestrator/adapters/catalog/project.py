@@ -114,6 +114,9 @@ def _python_script(call: PythonCall, cwd: Path) -> Path | None:
     """
     if call.flag:
         return None
+    if call.target.endswith(".ipynb"):
+        what = f"{call.target} is a notebook, which Python does not run"
+        raise UsageError(what, id="run.no-script", remedy=_of_notebook(call.target))
     elsewhere = call.target.startswith("~") or Path(call.target).is_absolute()
     if call.interpreter and elsewhere and not Path(call.target).exists():
         return None
@@ -156,12 +159,16 @@ def _refuse_bare_word(word: str, cwd: Path) -> None:
     if is_folder:
         remedy = f"-m {word} runs a package, else name a file in it"
     elif word.endswith(".ipynb"):
-        remedy = f"jupyter nbconvert --to script {word}, then give the .py file"
+        remedy = _of_notebook(word)
     elif not os.access(named, os.X_OK):
         remedy = f"python {word} runs it if it is Python; else chmod +x {word} and ./{word}"
     kind = "folder" if is_folder else "file"
     what = f"{word} is a {kind} here, but a word without a folder is looked up on the nodes' PATH"
     raise UsageError(what, id="run.no-script", remedy=remedy)
+
+
+def _of_notebook(word: str) -> str:
+    return f"jupyter nbconvert --to script {word}, then give the .py file"
 
 
 def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
