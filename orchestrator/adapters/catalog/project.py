@@ -167,6 +167,13 @@ def _refuse_bare_word(word: str, cwd: Path) -> None:
     raise UsageError(what, id="run.no-script", remedy=remedy)
 
 
+def _has_src_layout(folder: Path) -> bool:
+    """Whether packages lie in ``src``, which ``pip install -e .`` makes importable here."""
+    if not any((folder / name).is_file() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
+        return False
+    return any((folder / "src").glob("*/__init__.py"))
+
+
 def _of_notebook(word: str) -> str:
     return f"jupyter nbconvert --to script {word}, then give the .py file"
 
@@ -175,8 +182,9 @@ def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
     """Where in the project a module is imported from, relative to ``folder``."""
     from orchestrator.adapters.catalog.modules import module_root
 
+    installed = [folder / "src"] if _has_src_layout(folder) else []
     if call.flag != "-m":
-        return ""
-    roots = [root for root in (cwd, folder) if root.is_relative_to(folder)]
+        return "src" if installed else ""
+    roots = [root for root in (cwd, folder, *installed) if root.is_relative_to(folder)]
     root = module_root(call.target, roots)
     return "" if root in (None, folder) else root.relative_to(folder).as_posix()
