@@ -39,7 +39,7 @@ def test_a_cut_data_plane_costs_nothing(desk: Desk, hosts: VirtualHosts) -> None
 
     counted = {"total": SAMPLES, "done": SAMPLES, "failed": 0, "duplicates": 0}
     assert alone["samples"] == counted
-    answered = [[r["index"] for r in records(desk, run, "output", n)] for n in ("vh2", "vh3")]
+    answered = [[r["sample"] for r in records(desk, run, "output", n)] for n in ("vh2", "vh3")]
     twice = set.intersection(*map(set, answered))
     assert [len(set(each)) for each in answered] == [len(each) for each in answered]
     assert result["samples"] == {**counted, "duplicates": len(twice)}
