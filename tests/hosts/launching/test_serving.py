@@ -44,6 +44,7 @@ def test_the_printed_tunnel_leads_to_the_engine(desk: Desk) -> None:
         return done.returncode == 0
 
     wait_until("an engine", lambda: job.over or answered(), 60)
+    assert not job.over, job.err + f"{job.records[-1:]}"
     told = json.loads(answers[-1])
     assert told["node"] == "vh2", job.err
     assert models_at(told["base_url"]) is None
