@@ -53,20 +53,22 @@ class Broker:
         self.patient_until = 0.0
         self._path = path
         self._inode = path.lstat().st_ino
-        self._ended = asyncio.Event()
+        self._is_to_end = False
+        self._woken = asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
         """Until there is nothing to serve any more."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ended.set)
+            loop.add_signal_handler(number, self._end)
         server = await loop.create_unix_server(lambda: Session(self), sock=listener)
         self.patient_until = loop.time() + LEAST_LIFE_S
-        while not self._ended.is_set():
+        while not self._is_to_end:
             pause_s = self.pool.pause_s()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._ended.wait()
+                    await self._woken.wait()
+            self._woken.clear()
             self.pool.drop_over()
             if not self._is_found():
                 self.patient_until = 0.0
@@ -77,6 +79,15 @@ class Broker:
             self._path.unlink()
         server.close()
         await self.pool.end()
+
+    def end_when_idle(self) -> None:
+        """Wait for no further command once nothing is held."""
+        self.patient_until = 0.0
+        self._woken.set()
+
+    def _end(self) -> None:
+        self._is_to_end = True
+        self._woken.set()
 
     def _is_found(self) -> bool:
         try:
@@ -150,7 +161,7 @@ class Session(asyncio.Protocol):
                 self._answer({"connections": [kept.record() for kept in pool.kept]})
             case "close":
                 names = fields["names"]
-                self._broker.patient_until = 0.0
+                self._broker.end_when_idle()
                 self._answer({"closed": pool.close(None if names is None else set(names))})
             case _:
                 self._lose()
