@@ -16,7 +16,7 @@ from orchestrator.core.model.inventory import NodeSpec, TransportKind
 # What speaks SSH is imported by the nodes that need it: others start sooner.
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
-    from orchestrator.adapters.transport.broker.attach import Broker
+    from orchestrator.adapters.transport.broker.attach import BrokerClient
     from orchestrator.adapters.transport.ssh.target import Target
 
 
@@ -31,7 +31,7 @@ class _Shared:
 
         self.handshakes = Handshakes(limits)
         self.links: Links | None = None
-        self.broker: Broker | None = None
+        self.broker: BrokerClient | None = None
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
@@ -70,9 +70,9 @@ async def _open_kept(
     keep_s = kept_seconds(os.environ)
     if not keep_s:
         return None
-    from orchestrator.adapters.transport.broker.attach import Broker, can_be_kept
+    from orchestrator.adapters.transport.broker.attach import BrokerClient, can_be_kept
 
-    shared.broker = shared.broker or Broker()
+    shared.broker = shared.broker or BrokerClient()
     if not can_be_kept(target):
         return None
     return await shared.broker.open(spec.name, target, limits, keep_s)

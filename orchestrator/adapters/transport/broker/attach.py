@@ -78,7 +78,7 @@ def _is_reached_alike(station: Target) -> bool:
     return not station.proxy_command and all(map(os.path.isabs, files))
 
 
-class Broker:
+class BrokerClient:
     """The broker as the transports of one event loop know it. Once it has failed to serve, they
     connect by themselves.
     """

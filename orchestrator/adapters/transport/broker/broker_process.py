@@ -29,7 +29,7 @@ from orchestrator.adapters.transport.broker.broker_messages import (
     read_target,
     write_error,
 )
-from orchestrator.adapters.transport.broker.pool import KeptConnection, Pool
+from orchestrator.adapters.transport.broker.pool import Pool, PooledConnection
 from orchestrator.adapters.transport.broker.relay import Relay
 from orchestrator.adapters.transport.multiplex.multiplex_messages import MalformedMessage, Unframer
 from orchestrator.adapters.transport.transport import ConnectLimits
@@ -61,7 +61,7 @@ class Broker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        server = await loop.create_unix_server(lambda: Session(self), sock=listener)
+        server = await loop.create_unix_server(lambda: CommandSession(self), sock=listener)
         self.patient_until = loop.time() + LEAST_LIFE_S
         while not self._is_to_end:
             pause_s = self.pool.pause_s()
@@ -96,7 +96,7 @@ class Broker:
             return False
 
 
-class Session(asyncio.Protocol):
+class CommandSession(asyncio.Protocol):
     """A command's connection to the broker: one request, then perhaps the messages of channels."""
 
     def __init__(self, broker: Broker) -> None:
@@ -105,7 +105,7 @@ class Session(asyncio.Protocol):
         self._unframer = Unframer()
         self._attaching: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._kept: KeptConnection | None = None
+        self._kept: PooledConnection | None = None
         self._relay: Relay | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -184,14 +184,14 @@ class Session(asyncio.Protocol):
             self._lose()
             raise
 
-    def _lend(self, kept: KeptConnection) -> None:
+    def _lend(self, kept: PooledConnection) -> None:
         self._kept = kept
         self._relay = Relay(kept.connection, self._write, self._lose)
         self._closing = asyncio.ensure_future(kept.connection.wait_closed())
         self._closing.add_done_callback(lambda _: self._lose())
         self._answer(ATTACHED)
 
-    def _give_back(self, lending: asyncio.Task[KeptConnection]) -> None:
+    def _give_back(self, lending: asyncio.Task[PooledConnection]) -> None:
         """The command went away while its connection was made."""
         if lending.cancelled() or lending.exception() is not None:
             return

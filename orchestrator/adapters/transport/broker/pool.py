@@ -30,7 +30,7 @@ LOOKS = 20  # times in a connection's time that it is looked whether it is over
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.2, 15.0
 
 
-class KeptConnection:
+class PooledConnection:
     """One connection, lent or waiting. ``since``: wall clock, in seconds."""
 
     def __init__(self, name: str, key: str, target: Target, link: SshLink, made_s: float) -> None:
@@ -61,7 +61,7 @@ class Pool:
         clock: Callable[[], float] = awake_and_asleep_s,
         awake: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.kept: list[KeptConnection] = []
+        self.kept: list[PooledConnection] = []
         self._clock, self._awake = clock, awake
         self._asleep_s = clock() - awake()
         self._links: dict[ConnectLimits, Links] = {}
@@ -71,7 +71,7 @@ class Pool:
 
     async def lend(
         self, key: str, target: Target, limits: ConnectLimits, keep_s: float
-    ) -> KeptConnection:
+    ) -> PooledConnection:
         """One that waits, or a new one. Raises ``PreflightError`` and ``UsageError``."""
         while returning := self._returning.get(key):
             if self._find(key):
@@ -88,25 +88,25 @@ class Pool:
         kept.connection.set_keepalive(limits.keepalive_interval_s, limits.keepalive_count)
         return kept
 
-    def _find(self, key: str) -> KeptConnection | None:
+    def _find(self, key: str) -> PooledConnection | None:
         self.drop_over()
         waiting = (kept for kept in self.kept if kept.key == key and not kept.lent)
         return max(waiting, key=lambda kept: kept.used_s, default=None)
 
-    async def _serves(self, kept: KeptConnection) -> bool:
+    async def _serves(self, kept: PooledConnection) -> bool:
         if self._clock() - kept.used_s < FRESH_S:
             return not kept.connection.is_closed()
         return await is_alive(kept.connection, ALIVE_S)
 
-    async def _connect(self, key: str, target: Target, limits: ConnectLimits) -> KeptConnection:
+    async def _connect(self, key: str, target: Target, limits: ConnectLimits) -> PooledConnection:
         links = self._links.setdefault(limits, Links(Handshakes(limits)))
         link = await links.open(target, limits)
         name = f"{key}-{next(self._numbers)}"
-        kept = KeptConnection(name, key, target, link, self._clock())
+        kept = PooledConnection(name, key, target, link, self._clock())
         self.kept.append(kept)
         return kept
 
-    async def take_back(self, kept: KeptConnection, left: Coroutine[Any, Any, bool]) -> None:
+    async def take_back(self, kept: PooledConnection, left: Coroutine[Any, Any, bool]) -> None:
         """The command is gone; ``left`` says whether the connection is good for another one."""
         returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._returning.setdefault(kept.key, set()).add(returned)
@@ -153,7 +153,7 @@ class Pool:
         shortest = min((kept.keep_s for kept in self.kept if not kept.lent), default=0.0)
         return min(max(shortest / LOOKS, LEAST_PAUSE_S), MOST_PAUSE_S)
 
-    def _drop(self, kept: KeptConnection) -> None:
+    def _drop(self, kept: PooledConnection) -> None:
         if kept not in self.kept:
             return
         self.kept.remove(kept)

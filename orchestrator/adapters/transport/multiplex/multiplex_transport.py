@@ -43,7 +43,7 @@ from orchestrator.core.model.inventory import SshEndpoint
 Environment = Sequence[tuple[str, str]]
 
 
-class HeldConnection(Protocol):
+class ConnectionHold(Protocol):
     """A connection that is ours until ``release``; its sessions begin with ``environment``."""
 
     @property
@@ -60,7 +60,7 @@ class MultiplexTransport(Transport):
     """One kept connection; every command gets a channel of its own."""
 
     def __init__(
-        self, node: str, held: HeldConnection, link: MultiplexLink, limits: ConnectLimits
+        self, node: str, held: ConnectionHold, link: MultiplexLink, limits: ConnectLimits
     ) -> None:
         self.node = node
         self._held = held
