@@ -1,0 +1,101 @@
+"""Starting a process that stays warm, in the background of a command that had to do without."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import orchestrator
+from orchestrator.adapters.store.atomic_files import make_private_dir
+from orchestrator.adapters.warm.client import folder, socket_name
+from orchestrator.adapters.warm.likeness import describe_process, variables_read_at_start
+from orchestrator.core.base.errors import UsageError
+
+# Logins, containers and limits that differ have one each; no more than these at once.
+MOST = 4
+# One that ended by itself took its lock with it. One that left it was killed, or cannot start.
+AGAIN_AFTER_S = 60.0
+PROGRAM = (
+    "import sys; at = sys.argv[1]; at in sys.path or sys.path.insert(0, at); "
+    "from orchestrator.__main__ import stay_warm; stay_warm()"
+)
+
+
+def start_warm_process(likeness: bytes) -> None:
+    """Start the process for commands like this one was at its start, if nobody else does. It
+    imports what it needs while nobody waits for it. Raises nothing: every command does without.
+    """
+    with contextlib.suppress(OSError, UsageError):
+        # A limit that this command raised for itself, say, is not to be that of others.
+        if likeness == describe_process():
+            _start_unless_there(likeness)
+
+
+def _start_unless_there(likeness: bytes) -> None:
+    where = folder(os.environb)
+    if where is None:
+        return
+    place = make_private_dir(Path(os.fsdecode(where)).absolute())
+    if len(list(place.glob("*.lock"))) >= MOST and not _forget_dead(place):
+        return
+    path = place / f"{socket_name(likeness)}.lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fresh = os.fstat(lock).st_size == 0
+        recent = time.time() - os.fstat(lock).st_mtime < AGAIN_AFTER_S
+        if _take(lock, path) and (fresh or not recent):
+            os.pwrite(lock, b"started\n", 0)
+            os.utime(lock)
+            _spawn(lock, place)
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, path: Path) -> bool:
+    """Whether the lock is ours now, and still that of its name."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_ino == os.fstat(lock).st_ino
+    except OSError:
+        return False
+
+
+def _forget_dead(place: Path) -> bool:
+    """Remove what processes left that were killed a while ago; whether there was any."""
+    found = False
+    for path in place.glob("*.lock"):
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            old = time.time() - os.fstat(lock).st_mtime > AGAIN_AFTER_S
+            if old and _take(lock, path):
+                path.with_suffix("").unlink(missing_ok=True)
+                path.unlink()
+                found = True
+        finally:
+            os.close(lock)
+    return found
+
+
+def _spawn(lock: int, place: Path) -> None:
+    """With nothing of this command's but what a start of Python reads: no secret, no descriptor."""
+    root = str(Path(orchestrator.__file__).parents[1])
+    flags = ("-P",) if sys.flags.safe_path else ()
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, *flags, "-c", PROGRAM, root, str(place)],
+        variables_read_at_start(dict(os.environb)),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, 0, 2),
+            (os.POSIX_SPAWN_DUP2, lock, 3),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )
