@@ -15,10 +15,15 @@ def run() -> int:
     gc.set_threshold(COLLECT_AFTER)
     from orchestrator.adapters.warm.client import Nobody, run_elsewhere
 
+    likeness = None
     try:
         run_elsewhere(sys.argv[1:])
     except Nobody as nobody:
         likeness = nobody.likeness
+    if sys.flags.no_site:
+        import site
+
+        site.main()
     code = run_here()
     if likeness is not None:
         from orchestrator.adapters.warm.start import start_warm_process

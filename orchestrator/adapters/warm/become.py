@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import io
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from orchestrator.adapters.warm.keeper import Command
 
@@ -32,7 +33,7 @@ def become(command: Command, run: Callable[[], int]) -> NoReturn:
         code = run()
     except SystemExit as error:
         if error.code is not None and not isinstance(error.code, int):
-            print(error.code, file=sys.stderr)
+            sys.stderr.write(f"{error.code}\n")
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     _end(code)
 
@@ -78,17 +79,22 @@ def _open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def _open_stream(number: int, mode: str, like: TextIO, name: str) -> TextIO:
-    unbuffered = mode == "w" and like.write_through  # type: ignore[attr-defined]
-    raw = open(number, f"{mode}b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115, PTH123
-    (raw if unbuffered else raw.raw).name = f"<{name}>"
-    through = like.write_through  # type: ignore[attr-defined]
-    at_once = not through and (name == "stderr" or os.isatty(number))
-    stream = io.TextIOWrapper(
-        raw, like.encoding, like.errors, "\n", line_buffering=at_once, write_through=through
+def _open_stream(number: int, mode: str, like: Any, name: str) -> TextIO:
+    unbuffered = mode == "w" and like.write_through
+    file: Any = open(number, f"{mode}b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+    (file if unbuffered else file.raw).name = f"<{name}>"
+    at_once = not like.write_through and (name == "stderr" or os.isatty(number))
+    stream: Any = io.TextIOWrapper(
+        file,
+        like.encoding,
+        like.errors,
+        "\n",
+        line_buffering=at_once,
+        write_through=like.write_through,
     )
-    stream.mode = mode  # type: ignore[misc]
-    return stream
+    stream.mode = mode
+    opened: TextIO = stream
+    return opened
 
 
 def _set_name() -> None:
@@ -102,10 +108,8 @@ def _set_name() -> None:
 
 def _end(code: int) -> NoReturn:
     """What Python does at its end, but for taking a thousand modules apart."""
-    import atexit
-
-    threading._shutdown()
-    atexit._run_exitfuncs()
+    threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Py_FinalizeEx does
+    atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

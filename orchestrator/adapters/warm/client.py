@@ -7,7 +7,6 @@ what ``socket`` and ``signal`` are made of, and take a tenth of their time.
 
 from __future__ import annotations
 
-import _signal
 import _socket
 import os
 import sys
@@ -25,6 +24,13 @@ from orchestrator.adapters.warm.messages import (
     pack_descriptors,
     pack_request,
 )
+
+TYPE_CHECKING = False  # as `typing` has it, which would be most of what is imported here
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Mapping
+else:
+    import _signal
 
 VARIABLE = b"ORCHESTRATE_WARM"
 ON_BY_DEFAULT = True
@@ -55,8 +61,8 @@ _PASSED_ON = (
 
 
 class Nobody(Exception):
-    """Nothing was begun elsewhere. ``likeness``: what a process that could do it would be like; None
-    where one runs, but cannot or must not do this.
+    """Nothing was begun elsewhere. ``likeness``: what a process that could do it would be like;
+    None where one must not, or runs and cannot.
     """
 
     def __init__(self, likeness: bytes | None = None) -> None:
@@ -90,17 +96,17 @@ def run_elsewhere(words: list[str]) -> None:
     _accompany(connection, *signals)
 
 
-def is_on(environ: os._Environ[bytes] | dict[bytes, bytes]) -> bool:
+def is_on(environ: Mapping[bytes, bytes]) -> bool:
     """Whether processes stay warm: by Linux, and by the variable of that name."""
     said = environ.get(VARIABLE, b"").strip().lower()
     wanted = said in {b"1", b"on", b"yes", b"true"} or (ON_BY_DEFAULT and not said)
     return wanted and sys.platform == "linux"
 
 
-def folder(environ: os._Environ[bytes] | dict[bytes, bytes]) -> bytes | None:
+def folder(environ: Mapping[bytes, bytes]) -> bytes | None:
     """Where the sockets are; None without a home. It need not exist."""
     runtime = environ.get(b"XDG_RUNTIME_DIR", b"")
-    if runtime and os.path.isdir(runtime):  # noqa: PTH112 - as above
+    if runtime and os.path.isdir(runtime):
         return runtime + b"/orchestrate/warm"
     home = environ.get(b"ORCHESTRATE_HOME", b"")
     if not home and environ.get(b"HOME"):
@@ -136,7 +142,7 @@ def _inherited_descriptors() -> list[int]:
 
     Raises :class:`Nobody` where a standard one is closed, and for too many.
     """
-    found = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    found = [int(name) for name in os.listdir("/proc/self/fd")]
     inherited = sorted(number for number in found if _is_inheritable(number))
     if inherited[:3] != [0, 1, 2] or len(inherited) >= MAX_DESCRIPTORS:
         raise Nobody
@@ -202,9 +208,9 @@ def _ask(connection: _socket.socket, packet: bytes, descriptors: list[int]) -> N
 
 def _accompany(connection: _socket.socket, ignored: int, blocked: int) -> None:
     """Let it begin; pass signals on, and end as the command does."""
-    for number in _PASSED_ON:
-        if not ignored & 1 << (number - 1):
-            _signal.signal(number, _nothing)
+    for passed_on in _PASSED_ON:
+        if not ignored & 1 << (passed_on - 1):
+            _signal.signal(passed_on, _nothing)
     connection.settimeout(_WAIT_S)
     # The kernel's part of a signal writes its number there: nothing of ours has to run for it.
     _signal.set_wakeup_fd(connection.fileno(), warn_on_full_buffer=False)
@@ -246,7 +252,7 @@ def _handle(process: int) -> int:
 def _end_lost(process: int) -> int:
     """The command's keeper was killed, and nothing watches it any more: so is the command."""
     if process >= 0:
-        try:
+        try:  # noqa: SIM105 - contextlib would have to be imported
             _signal.pidfd_send_signal(process, _signal.SIGKILL)
         except OSError:
             pass

@@ -54,22 +54,27 @@ def keep(connection: socket.socket, likeness: bytes, is_current: Callable[[], bo
         command = _take(connection, likeness, is_current)
         connection.send(READY)
         if connection.recv(MAX_BYTES) != GO:
-            os._exit(REFUSED)
+            _refuse()
         return _fork(connection, command)
     except (OSError, ValueError):
-        os._exit(REFUSED)
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    """The client does it itself, when it sees that nobody is there."""
+    os._exit(REFUSED)
 
 
 def _take(connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]) -> Command:
     connection.settimeout(ASK_S)
     if not is_own(connection):
-        os._exit(REFUSED)
+        _refuse()
     theirs, command = _unpack(*_receive(connection))
     if not is_current():
         os._exit(STALE)
     # This process is one of the warm one's now: who was moved into another group, say, is another.
     if theirs != likeness or theirs != describe_process():
-        os._exit(REFUSED)
+        _refuse()
     return command
 
 

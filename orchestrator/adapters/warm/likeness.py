@@ -39,7 +39,10 @@ _FILES = (
 # What the interpreter, the loader, the C library and the libraries that are loaded read once.
 _READ_AT_START = (
     b"PYTHON",
+    b"_PYTHON",
     b"LD_",
+    b"LIBRARY_PATH",
+    b"RUAMEL_",
     b"LC_",
     b"LANG",
     b"MALLOC_",
@@ -52,6 +55,9 @@ _READ_AT_START = (
     b"NLSPATH",
     b"GCONV_PATH",
 )
+# What differs between a client and a warm process by design: neither looks for modules in the
+# working directory, and a client does without `site`.
+_OF_THE_START = frozenset(("no_site", "safe_path"))
 _MAX_BYTES = 1 << 16
 
 
@@ -60,13 +66,13 @@ def describe_process() -> bytes:
 
     Raises ``OSError`` where the system does not say.
     """
-    root = os.stat("/")  # noqa: PTH116 - pathlib would be most of what the client imports
+    root = os.stat("/")
     parts = [*_interpreter(), b"%d:%d" % (root.st_dev, root.st_ino), *_scheduling()]
     parts += [_read(name) for name in _FILES]
     parts += [line for line in map(_status_line, _read("/proc/self/status").split(b"\n")) if line]
     parts += [
-        os.fsencode(os.readlink(f"/proc/self/ns/{name}"))  # noqa: PTH115
-        for name in sorted(os.listdir("/proc/self/ns"))  # noqa: PTH208
+        os.fsencode(os.readlink(f"/proc/self/ns/{name}"))
+        for name in sorted(os.listdir("/proc/self/ns"))
     ]
     return b"\n".join(parts)
 
@@ -78,8 +84,9 @@ def variables_read_at_start(environ: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 def _interpreter() -> list[bytes]:
     variables = variables_read_at_start(dict(os.environb))
-    flags = [int(flag) for name, flag in _flags() if name != "no_site"]
-    who = f"{sys.executable} {sys.version} {__file__} {flags} {sys.warnoptions} {sys._xoptions}"
+    flags = [flag for name, flag in _flags() if name not in _OF_THE_START]
+    options = (sys.warnoptions, sys._xoptions)  # noqa: SLF001 - documented, in spite of its name
+    who = f"{sys.executable} {sys.version} {__file__} {flags} {options}"
     return [os.fsencode(who), *(b"%s=%s" % item for item in sorted(variables.items()))]
 
 

@@ -16,13 +16,13 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from orchestrator.adapters.warm.client import socket_name
 from orchestrator.adapters.warm.keeper import STALE, Command, keep
 from orchestrator.adapters.warm.likeness import describe_process
 from orchestrator.adapters.warm.modules import MODULES
-from orchestrator.adapters.warm.stamp import Stamp, code_files, read_stamp
+from orchestrator.adapters.warm.stamp import LoadedCode
 
 UNUSED_S = 600.0
 LOOK_S = 20.0  # where the kernel does not say that the socket went
@@ -31,27 +31,20 @@ _LOCK = 3  # as ``start`` hands it down
 _CHANGES = fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
 
 
-class Code(NamedTuple):
-    """The files that this process has read its program from, as they were before it did."""
-
-    files: list[str]
-    stamp: Stamp
-
-    def is_current(self) -> bool:
-        return read_stamp(self.files) == self.stamp
-
-
-def stay_warm(place: Path, unused_s: float = UNUSED_S) -> Command:
-    """Serve until nobody asks any more. Returns in forks only, with the command to become."""
-    files = code_files()
-    code = Code(files, read_stamp(files))
+def stay_warm(path: Path, unused_s: float = UNUSED_S) -> Command:
+    """Serve at the socket ``path`` until nobody asks any more. Returns in forks only, with the
+    command to become.
+    """
+    code = LoadedCode()
     os.chdir("/")
     for name in MODULES:
         importlib.import_module(name)
+    code.forget_unloaded()
     gc.collect()
     gc.freeze()  # what is shared with forks stays shared: no collection writes to it
     likeness = describe_process()
-    path = place / socket_name(likeness)
+    if path.name != socket_name(likeness):
+        os._exit(1)  # nobody would find it; its lock stays, so that it is not tried all the time
     server = _Server(code, likeness, path, unused_s)
     try:
         return server.serve()
@@ -60,7 +53,7 @@ def stay_warm(place: Path, unused_s: float = UNUSED_S) -> Command:
 
 
 class _Server:
-    def __init__(self, code: Code, likeness: bytes, path: Path, unused_s: float) -> None:
+    def __init__(self, code: LoadedCode, likeness: bytes, path: Path, unused_s: float) -> None:
         self._code = code
         self._likeness = likeness
         self._path = path
@@ -128,7 +121,7 @@ class _Server:
             return False
 
     def _fork(self) -> Command | None:
-        """The command, in a fork of the keeper that is forked for a client; None in this process."""
+        """The command, in a fork of the keeper that is forked for a client; None here."""
         try:
             connection, _ = self._listening.accept()
         except OSError:

@@ -8,27 +8,43 @@ from pathlib import Path
 
 import orchestrator
 
-Stamp = list[tuple[int, int, int] | None]
+
+class LoadedCode:
+    """The files that this process reads its program from, as they are before it does."""
+
+    def __init__(self) -> None:
+        root = Path(orchestrator.__file__).parent
+        folders = [entry for entry in sys.path if entry and Path(entry).is_dir()]
+        # Of the interpreter and its packages: what is new whenever they are.
+        self._marks = [str(Path(sys.prefix, "pyvenv.cfg")), sys.executable, os.__file__, *folders]
+        self._files = [*(str(path) for path in root.rglob("*.py")), *self._marks]
+        self._changed_at = _changes_of(self._files)
+
+    def forget_unloaded(self) -> None:
+        """What was not imported is read when a fork needs it. If nothing that was imported has
+        changed by then, the two go together.
+        """
+        loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
+        kept = [
+            (name, at)
+            for name, at in zip(self._files, self._changed_at, strict=True)
+            if name in loaded or name in self._marks
+        ]
+        self._files, self._changed_at = [name for name, _ in kept], [at for _, at in kept]
+
+    def is_current(self) -> bool:
+        return _changes_of(self._files) == self._changed_at
 
 
-def code_files() -> list[str]:
-    """What the command is made of: each file of ours, and of the interpreter and its packages what
-    is new whenever they are.
+def _changes_of(files: list[str]) -> list[int]:
+    """When the inode of each file changed, which a write, a rename and a link do; 0 if none is
+    there.
     """
-    root = Path(orchestrator.__file__).parent
-    folders = [entry for entry in sys.path if entry and Path(entry).is_dir()]
-    marks = [str(Path(sys.prefix, "pyvenv.cfg")), sys.executable, os.__file__, *folders]
-    return [*sorted(str(path) for path in root.rglob("*.py")), *marks]
+    return [_change_of(name) for name in files]
 
 
-def read_stamp(files: list[str]) -> Stamp:
-    """Inode, size and time of change of each file; None for one that is not there."""
-    return [_stamp_of(name) for name in files]
-
-
-def _stamp_of(name: str) -> tuple[int, int, int] | None:
+def _change_of(name: str) -> int:
     try:
-        status = os.stat(name)  # noqa: PTH116 - of a thousand files, while a command waits
+        return os.stat(name).st_ctime_ns
     except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        return 0

@@ -51,7 +51,7 @@ def _start_unless_there(likeness: bytes) -> None:
         if _take(lock, path) and (fresh or not recent):
             os.pwrite(lock, b"started\n", 0)
             os.utime(lock)
-            _spawn(lock, place)
+            _spawn(lock, place / socket_name(likeness))
     finally:
         os.close(lock)
 
@@ -81,13 +81,12 @@ def _forget_dead(place: Path) -> bool:
     return found
 
 
-def _spawn(lock: int, place: Path) -> None:
+def _spawn(lock: int, path: Path) -> None:
     """With nothing of this command's but what a start of Python reads: no secret, no descriptor."""
     root = str(Path(orchestrator.__file__).parents[1])
-    flags = ("-P",) if sys.flags.safe_path else ()
     os.posix_spawn(
         sys.executable,
-        [sys.executable, *flags, "-c", PROGRAM, root, str(place)],
+        [sys.executable, "-P", "-c", PROGRAM, root, str(path)],
         variables_read_at_start(dict(os.environb)),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),

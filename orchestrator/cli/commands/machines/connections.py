@@ -44,8 +44,12 @@ def list_connections(as_json: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @json_option
 def close_connections(names: Sequence[str], as_json: bool) -> None:
-    """Close the connections called NAME, or all that no command uses."""
+    """Close the connections called NAME, or all that no command uses.
+
+    All: the process that begins commands sooner ends, too.
+    """
     from orchestrator.adapters.transport.openssh.kept_sockets import end_master, kept_connections
+    from orchestrator.adapters.warm.end import end_warm_processes
 
     kept = {each.path.name: each for each in kept_connections(os.environ)}
     if unknown := [name for name in names if name not in kept]:
@@ -56,10 +60,12 @@ def close_connections(names: Sequence[str], as_json: bool) -> None:
         )
     chosen = names or [name for name, each in kept.items() if not each.in_use]
     closed = [name for name in chosen if end_master(kept[name].path)]
+    ended = 0 if names else end_warm_processes(os.environb)
     if as_json:
-        print_json("result", {"closed": closed})
+        print_json("result", {"closed": closed, "warm_processes_ended": ended})
         return
-    print(f"closed {len(closed)} of {len(kept)} connections")
+    also = "; the warm process ended" if ended else ""
+    print(f"closed {len(closed)} of {len(kept)} connections{also}")
 
 
 @connections.command("open")
