@@ -228,10 +228,21 @@ def _accompany(connection: _socket.socket, ignored: int, blocked: int) -> None:
         if kind == STARTED:
             process = _handle(number)
         elif kind == STOPPED:
-            os.kill(os.getpid(), _signal.SIGSTOP)
+            _stop(number)
+            connection.send(bytes((_signal.SIGCONT,)))
         else:
             _signal.set_wakeup_fd(-1)
             _end(number if kind == ENDED else _end_lost(process))
+
+
+def _stop(number: int) -> None:
+    """Stop as the command did. The kernel stops nobody by Ctrl-Z whom no shell could continue."""
+    if number in {_signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU}:
+        os.kill(os.getpid(), _signal.SIGSTOP)
+        return
+    _signal.signal(number, _signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    _signal.signal(number, _nothing)
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -50,14 +50,12 @@ class Command(NamedTuple):
 
 def keep(connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]) -> Command:
     """Returns in the command's own process, with the command; the keeper's ends in here."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         command = _take(connection, likeness, is_current)
         connection.send(READY)
-        if connection.recv(MAX_BYTES) != GO:
-            _refuse()
-        return _fork(connection, command)
-    except (OSError, ValueError):
-        _refuse()
+        if connection.recv(MAX_BYTES) == GO:
+            return _fork(connection, command)
+    return _refuse()
 
 
 def _refuse() -> NoReturn:
@@ -118,7 +116,7 @@ def _fork(connection: socket.socket, command: Command) -> Command:
         return command
     for descriptor in (*command.descriptors.values(), command.folder):
         os.close(descriptor)
-    _watch(connection, process, woken)
+    return _watch(connection, process, woken)
 
 
 def _watch(connection: socket.socket, process: int, woken: int) -> NoReturn:
