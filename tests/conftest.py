@@ -178,6 +178,7 @@ def private_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("ORCHESTRATE_")]:
             patch.delenv(name)
         patch.setenv("ORCHESTRATE_HOME", str(tmp_path_factory.mktemp("orchestrate-home")))
+        patch.setenv("ORCHESTRATE_WARM", "0")  # or each test with a home would leave a process
         yield
 
 

@@ -19,6 +19,7 @@ from orchestrator.adapters.warm.messages import (
     MAX_BYTES,
     MAX_DESCRIPTORS,
     READY,
+    REFUSED,
     STARTED,
     STOPPED,
     pack_descriptors,
@@ -230,9 +231,23 @@ def _accompany(connection: _socket.socket, ignored: int, blocked: int) -> None:
         elif kind == STOPPED:
             _stop(number)
             connection.send(bytes((_signal.SIGCONT,)))
+        elif kind == REFUSED:
+            _take_back(connection)
+            raise Nobody
         else:
             _signal.set_wakeup_fd(-1)
             _end(number if kind == ENDED else _end_lost(process))
+
+
+def _take_back(connection: _socket.socket) -> None:
+    """Signals are this process's own again."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+    _signal.set_wakeup_fd(-1)
+    connection.close()
+    for number in _PASSED_ON:
+        if _signal.getsignal(number) is _nothing:
+            default = number == _signal.SIGINT
+            _signal.signal(number, _signal.default_int_handler if default else _signal.SIG_DFL)
 
 
 def _stop(number: int) -> None:

@@ -23,6 +23,7 @@ from orchestrator.adapters.warm.messages import (
     MAX_BYTES,
     MAX_DESCRIPTORS,
     READY,
+    REFUSED,
     STARTED,
     STOPPED,
     VERSION,
@@ -30,7 +31,7 @@ from orchestrator.adapters.warm.messages import (
 
 # How a keeper ends: its process runs code that is no longer on the disk, and is to end with it.
 STALE = 3
-REFUSED = 1
+_IN_VAIN = 1
 ASK_S = 1.0
 
 
@@ -55,12 +56,14 @@ def keep(connection: socket.socket, likeness: bytes, is_current: Callable[[], bo
         connection.send(READY)
         if connection.recv(MAX_BYTES) == GO:
             return _fork(connection, command)
+    with contextlib.suppress(OSError):  # such as no memory for a fork
+        connection.send(REFUSED)
     return _refuse()
 
 
 def _refuse() -> NoReturn:
     """The client does it itself, when it sees that nobody is there."""
-    os._exit(REFUSED)
+    os._exit(_IN_VAIN)
 
 
 def _take(connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]) -> Command:

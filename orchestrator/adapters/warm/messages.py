@@ -12,8 +12,8 @@ VERSION = b"orchestrate warm 1"
 GO = b"\0"
 READY = b"ready"
 # The start of what the keeper says of the command, with a number: its process id, the signal that
-# stopped it, and how it ended, as ``waitpid`` counts it.
-STARTED, STOPPED, ENDED = b"p", b"t", b"e"
+# stopped it, and how it ended, as ``waitpid`` counts it; or that it could not begin.
+STARTED, STOPPED, ENDED, REFUSED = b"p", b"t", b"e", b"n"
 MAX_BYTES = 1 << 18  # of a packet; Linux sends no larger one unless it is told to
 MAX_DESCRIPTORS = 64  # Linux passes up to 253 at once
 _INT_BYTES = 4

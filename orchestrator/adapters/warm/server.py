@@ -11,6 +11,7 @@ import fcntl
 import gc
 import importlib
 import os
+import platform
 import select
 import signal
 import socket
@@ -37,19 +38,22 @@ def stay_warm(path: Path, unused_s: float = UNUSED_S) -> Command:
     """
     code = LoadedCode()
     os.chdir("/")
-    for name in MODULES:
-        importlib.import_module(name)
+    load()
     code.forget_unloaded()
     gc.collect()
     gc.freeze()  # what is shared with forks stays shared: no collection writes to it
     likeness = describe_process()
     if path.name != socket_name(likeness):
-        os._exit(1)  # nobody would find it; its lock stays, so that it is not tried all the time
-    server = _Server(code, likeness, path, unused_s)
-    try:
-        return server.serve()
-    except OSError:
-        server.end()
+        os._exit(1)  # nobody would find it; as below
+    return _Server(code, likeness, path, unused_s).serve()
+
+
+def load() -> None:
+    """Import what commands need."""
+    for name in MODULES:
+        importlib.import_module(name)
+    # Libraries ask for the host's name when they are imported; it may be another one by then.
+    vars(platform)["_uname_cache"] = None
 
 
 class _Server:
@@ -65,7 +69,9 @@ class _Server:
         self._folder = -1
 
     def serve(self) -> Command:
-        """Raises ``OSError`` where no socket can be made."""
+        """Raises ``OSError`` where no socket can be made: the lock then stays, so that this is not
+        tried all the time.
+        """
         self._listen()
         used = time.monotonic()
         poll = select.poll()
