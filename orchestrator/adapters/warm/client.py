@@ -178,7 +178,7 @@ def _connect(likeness: bytes) -> _socket.socket:
         connection.settimeout(ANSWER_S)
         # By way of the folder, however long its name is.
         connection.connect(f"/proc/self/fd/{at}/{socket_name(likeness)}")
-        if not is_own(connection):
+        if not _is_own(connection):
             raise Nobody
     except BlockingIOError as error:  # it is there, and as many wait already as can
         raise Nobody from error
@@ -189,7 +189,7 @@ def _connect(likeness: bytes) -> _socket.socket:
     return connection
 
 
-def is_own(connection: _socket.socket) -> bool:
+def _is_own(connection: _socket.socket) -> bool:
     """Whether this user is at the other end."""
     peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     return int.from_bytes(peer[4:8], sys.byteorder) == os.geteuid()

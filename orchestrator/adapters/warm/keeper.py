@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from orchestrator.adapters.warm.client import is_own
+from orchestrator.adapters.private_sockets import require_own_peer
 from orchestrator.adapters.warm.likeness import describe_process
 from orchestrator.adapters.warm.messages import (
     ENDED,
@@ -68,8 +68,7 @@ def _refuse() -> NoReturn:
 
 def _take(connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]) -> Command:
     connection.settimeout(ASK_S)
-    if not is_own(connection):
-        _refuse()
+    require_own_peer(connection)
     theirs, command = _unpack(*_receive(connection))
     if not is_current():
         os._exit(STALE)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import orchestrator
+from orchestrator.adapters.private_sockets import lock_exclusively
 from orchestrator.adapters.store.atomic_files import make_private_dir
 from orchestrator.adapters.warm.client import folder, socket_name
 from orchestrator.adapters.warm.likeness import describe_process, variables_read_at_start
@@ -44,40 +45,39 @@ def _start_unless_there(likeness: bytes) -> None:
     if len(list(place.glob("*.lock"))) >= MOST and not _forget_dead(place):
         return
     path = place / f"{socket_name(likeness)}.lock"
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fresh = os.fstat(lock).st_size == 0
-        recent = time.time() - os.fstat(lock).st_mtime < AGAIN_AFTER_S
-        if _take(lock, path) and (fresh or not recent):
+    with _locked(path) as lock:
+        if lock is None:
+            return
+        status = os.fstat(lock)
+        if status.st_size == 0 or time.time() - status.st_mtime > AGAIN_AFTER_S:
             os.pwrite(lock, b"started\n", 0)
             os.utime(lock)
-            _spawn(lock, place / socket_name(likeness))
+            _spawn(lock, path.with_suffix(""))
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int | None]:
+    """None: a process has it, or just gave it up."""
+    lock = lock_exclusively(path)
+    if lock is None:
+        yield None
+        return
+    try:
+        same = path.exists() and path.stat().st_ino == os.fstat(lock).st_ino
+        yield lock if same else None
     finally:
         os.close(lock)
-
-
-def _take(lock: int, path: Path) -> bool:
-    """Whether the lock is ours now, and still that of its name."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return path.stat().st_ino == os.fstat(lock).st_ino
-    except OSError:
-        return False
 
 
 def _forget_dead(place: Path) -> bool:
     """Remove what processes left that were killed a while ago; whether there was any."""
     found = False
     for path in place.glob("*.lock"):
-        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            old = time.time() - os.fstat(lock).st_mtime > AGAIN_AFTER_S
-            if old and _take(lock, path):
+        with _locked(path) as lock:
+            if lock is not None and time.time() - os.fstat(lock).st_mtime > AGAIN_AFTER_S:
                 path.with_suffix("").unlink(missing_ok=True)
                 path.unlink()
                 found = True
-        finally:
-            os.close(lock)
     return found
 
 

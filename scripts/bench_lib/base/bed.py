@@ -54,10 +54,11 @@ class Bed:
         """argv of OpenSSH's client, up to the host."""
         return ["ssh", "-F", str(self.hosts.ssh_config), "-o", "BatchMode=yes"]
 
-    def orchestrate(self, *arguments: str, cwd: Path | None = None) -> Command:
-        """Ours, as it stands in this checkout."""
+    def orchestrate(self, *arguments: str, cwd: Path | None = None, keep_s: int = 0) -> Command:
+        """Ours, as it stands in this checkout; its connections stay for `keep_s`."""
         argv = [self.python, "-m", "orchestrator", *arguments]
-        return Command(argv=argv, env=self.env, cwd=cwd or self.folder)
+        env = {**self.env, "ORCHESTRATE_KEEP_CONNECTIONS": str(keep_s)}
+        return Command(argv=argv, env=env, cwd=cwd or self.folder)
 
     def hosts_cpu_s(self) -> float | None:
         """CPU time of all processes on the hosts so far; None without control groups v2."""
@@ -85,6 +86,8 @@ def make_bed(
             work = folder / "work"
             work.mkdir()
             env = {"ORCHESTRATE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+            # What stays between commands is found in the home, and ends when that is gone.
+            env["XDG_RUNTIME_DIR"] = ""
             # As installed programs have it: compiled in the round that warms up.
             env["PYTHONDONTWRITEBYTECODE"] = ""
             yield Bed(folder=work, hosts=hosts, python=python, count=count, env=env)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.transport.kept_time import KEEP_VARIABLE
 from orchestrator.adapters.transport.open_transport import open_transport
-from orchestrator.adapters.transport.openssh.kept_sockets import KEEP_VARIABLE
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import ExitCode, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
