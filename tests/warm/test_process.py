@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.warm.client import VERBS
+from orchestrator.adapters.warm.modules import MODULES
 from orchestrator.cli.main import main
 from tests.architecture.source import ROOT
 from tests.hosts.running import wait_until
@@ -95,6 +96,7 @@ def test_what_it_loads_says_nothing_of_where_it_is() -> None:
 
     assert set(found["read"]) <= READ_IN_VAIN
     assert found["filled"] == found["opened"] == found["kept"] == []
+    assert set(MODULES) <= set(found["loaded"])
     assert found["threads"] == 1
     assert found["names"] == [None, None]
     # Libraries that start threads of their own, or ask their environment what to do.
@@ -122,7 +124,7 @@ def test_commands_find_everything_loaded(verb: str, inventory: str, tmp_path: Pa
         "show no-such-run",
         "workload show sleep",
         "exec -C {inventory} -- sh -c 'echo $MARK; pwd; ulimit -n; umask; tty; exit 3'",
-        "exec -C {inventory} --json -- echo x",
+        "exec -C {inventory} --nodes n1 --json -- echo x",
         "plan -C {inventory} -- t.py",
     ],
 )

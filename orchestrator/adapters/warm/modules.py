@@ -20,8 +20,11 @@ MODULES = (
     "orchestrator.cli.commands.runs.existing_runs",
     # Later, of connecting and of the commands that ask each node once.
     "orchestrator.adapters.transport.asyncssh.async_ssh",
+    "orchestrator.adapters.transport.broker.attach",
+    "orchestrator.adapters.transport.broker.serve",
     "orchestrator.adapters.transport.local_process",
-    "orchestrator.adapters.transport.openssh.openssh",
+    "orchestrator.adapters.transport.multiplex.multiplex_transport",
+    "orchestrator.adapters.transport.openssh.kept_connections",
     "orchestrator.engine.oneshot.fanout",
     "orchestrator.engine.oneshot.interruptible",
     "orchestrator.engine.oneshot.plan_only",

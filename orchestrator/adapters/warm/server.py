@@ -51,7 +51,8 @@ def stay_warm(path: Path, unused_s: float = UNUSED_S) -> Command:
 def load() -> None:
     """Import what commands need."""
     for name in MODULES:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # reported by the command that needs it
+            importlib.import_module(name)
     # Libraries ask for the host's name when they are imported; it may be another one by then.
     vars(platform)["_uname_cache"] = None
 
