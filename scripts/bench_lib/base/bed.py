@@ -60,8 +60,8 @@ class Bed:
         return ["ssh", "-F", str(self.hosts.ssh_config), "-o", "BatchMode=yes"]
 
     def orchestrate(self, *arguments: str, cwd: Path | None = None, keep_s: int = 0) -> Command:
-        """Ours, as it stands in this checkout; its connections stay for `keep_s`. What stays includes
-        the warm process; such a command is started as `scripts/orchestrate` does.
+        """Ours, as it stands in this checkout; its connections stay for `keep_s`, and then a warm
+        process, too: such a command is started as `scripts/orchestrate` does.
         """
         keeps = keep_s > 0
         start = ["-P", "-S", "-c", PROGRAM, str(ROOT)] if keeps else ["-m", "orchestrator"]
