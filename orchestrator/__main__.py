@@ -50,7 +50,7 @@ def stay_warm() -> None:
     from pathlib import Path
 
     from orchestrator.adapters.warm.become import become
-    from orchestrator.adapters.warm.server import stay_warm
+    from orchestrator.adapters.warm.warm_process import stay_warm
 
     become(stay_warm(Path(sys.argv[2])), run_here)
 

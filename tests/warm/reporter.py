@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.adapters.warm import server
+from orchestrator.adapters.warm import warm_process
 from orchestrator.adapters.warm.become import become
 
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -88,5 +88,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "--here":
         sys.argv[:] = ["orchestrate", *sys.argv[2:]]
         sys.exit(report())
-    server.MODULES = ()
-    become(server.stay_warm(Path(sys.argv[1]), float(sys.argv[2])), report)
+    warm_process.MODULES = ()
+    become(warm_process.stay_warm(Path(sys.argv[1]), float(sys.argv[2])), report)

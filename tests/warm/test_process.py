@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.warm.client import VERBS
-from orchestrator.adapters.warm.modules import MODULES
+from orchestrator.adapters.warm.preloaded import MODULES
 from orchestrator.cli.main import main
 from tests.architecture.source import ROOT
 from tests.hosts.running import wait_until
@@ -33,9 +33,9 @@ read = set()
 ask = type(os.environ).__getitem__
 type(os.environ).__getitem__ = lambda self, name: (read.add(name), ask(self, name))[1]
 open_before = set(os.listdir("/proc/self/fd"))
-from orchestrator.adapters.warm import become, keeper, server
+from orchestrator.adapters.warm import become, keeper, warm_process
 from orchestrator.adapters.warm.likeness import variables_read_at_start
-server.load()
+warm_process.load()
 type(os.environ).__getitem__ = ask
 filled = [
     f"{f.__module__}.{f.__qualname__}"
@@ -64,7 +64,7 @@ json.dump({
 MORE = """
 import atexit, sys
 before = set(sys.modules)
-from orchestrator.adapters.warm.modules import MODULES
+from orchestrator.adapters.warm.preloaded import MODULES
 import importlib
 for name in MODULES: importlib.import_module(name)
 loaded = set(sys.modules)

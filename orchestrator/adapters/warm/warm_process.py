@@ -22,7 +22,7 @@ from typing import NoReturn
 from orchestrator.adapters.warm.client import socket_name
 from orchestrator.adapters.warm.keeper import STALE, Command, keep
 from orchestrator.adapters.warm.likeness import describe_process
-from orchestrator.adapters.warm.modules import MODULES
+from orchestrator.adapters.warm.preloaded import MODULES
 from orchestrator.adapters.warm.stamp import LoadedCode
 
 UNUSED_S = 600.0
