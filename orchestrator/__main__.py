@@ -11,7 +11,17 @@ COLLECT_AFTER = 10_000
 
 
 def run() -> int:
-    """The command that the words of this process ask for, as all that the process does."""
+    """The command that the words of this process ask for, as all that the process does: it ends
+    here, unless something is raised.
+    """
+    code = run_somewhere()
+    from orchestrator.adapters.end_process import end_process
+
+    end_process(code)
+
+
+def run_somewhere() -> int:
+    """The command, in a process that is warm or in this one."""
     gc.set_threshold(COLLECT_AFTER)
     from orchestrator.adapters.warm.client import Nobody, run_elsewhere
 
@@ -29,7 +39,6 @@ def run() -> int:
         from orchestrator.adapters.warm.start import start_warm_process
 
         start_warm_process(likeness)
-    gc.freeze()  # the process ends: nothing needs to be looked for any more
     return code
 
 
@@ -42,7 +51,9 @@ def run_here() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     from orchestrator.cli.main import main
 
-    return main()
+    code = main()
+    gc.freeze()  # the process ends: nothing needs to be looked for any more
+    return code
 
 
 def stay_warm() -> None:
@@ -56,4 +67,4 @@ def stay_warm() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(run_somewhere())

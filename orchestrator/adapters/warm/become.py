@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import io
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
+from orchestrator.adapters.end_process import end_process
 from orchestrator.adapters.warm.keeper import Command
 
 _MAX_FD = 1 << 20
@@ -35,7 +34,7 @@ def become(command: Command, run: Callable[[], int]) -> NoReturn:
         if error.code is not None and not isinstance(error.code, int):
             sys.stderr.write(f"{error.code}\n")
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    _end(code)
+    end_process(code)
 
 
 def _place_descriptors(descriptors: dict[int, int]) -> None:
@@ -104,15 +103,3 @@ def _set_name() -> None:
         os.write(fd, _NAME)
     finally:
         os.close(fd)
-
-
-def _end(code: int) -> NoReturn:
-    """What Python does at its end, but for taking a thousand modules apart."""
-    threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Py_FinalizeEx does
-    atexit._run_exitfuncs()  # noqa: SLF001
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            code = code or 120
-    os._exit(code)
