@@ -165,6 +165,9 @@ class RelayedChannel(SSHPacketHandler):
         self._connection.remove_channel(self.number)
         self._relay.on_refused(self)
 
+    def close(self) -> None:
+        """The connection is about to be closed, and all that is on it."""
+
     def process_connection_close(self, exc: Exception | None) -> None:
         del exc
         self._relay.lose()

@@ -69,6 +69,7 @@ class Broker:
                     await self._ended.wait()
             self.pool.drop_over()
             if not self._is_found():
+                self.patient_until = 0.0
                 self.pool.close(None)
             if not self.serving and not self.pool.kept and loop.time() >= self.patient_until:
                 break

@@ -110,9 +110,10 @@ def open_connections(cluster: str, nodes: str) -> None:
     reached = [node for node in selected if node.transport is TransportKind.OPENSSH]
     if not reached:
         raise UsageError(
-            "no node has a connection that stays",
+            "no node logs in by your own ssh",
             id="connections.none",
-            why="only those with 'transport: openssh' do",
+            why="only those with 'transport: openssh' may ask for something; the connections of "
+            "the others stay after their first command",
             remedy=f"set it in the inventory of {cluster}",
         )
     failed = [node.name for node in reached if not _log_in(node)]
