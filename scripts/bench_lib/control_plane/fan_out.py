@@ -23,8 +23,9 @@ NOTE = (
 OURS, CLUSH, PDSH = "orchestrate exec", "clush", "pdsh -R ssh"
 KEPT_NOTE = (
     "The second command: ours and clush with ControlPersist find the connections of the warm-up; "
-    "clush and pdsh without it make new ones, as most people's do. Client CPU is the command's, "
-    "without our broker's and without that of the `ssh` in the background."
+    "clush and pdsh without it make new ones, as most people's do. Ours is begun by the warm "
+    "process that the first one left. Client CPU is the command's, with that of the warm process "
+    "for it, without our broker's and without that of the `ssh` in the background."
 )
 KEPT_OURS, KEPT_CLUSH = "orchestrate exec, kept", "clush, ControlPersist"
 KEPT_OPENSSH = "orchestrate exec, kept, transport: openssh"

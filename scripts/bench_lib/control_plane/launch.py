@@ -41,7 +41,7 @@ NOTE = (
     "Wall time ends with the first line of the last rank, CPU time with the command. The floor is "
     "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
     "checks, syncs, launches and collects; with `--launcher torchrun` it has torchrun start the "
-    "ranks; `kept` finds the connections of the warm-up. "
+    "ranks; `kept` finds the connections and the warm process of the warm-up. "
     "`ssh + python` is a loop over `ssh HOST python` with the ranks' variables, one process "
     "for each rank: no launcher at all. "
     "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "

@@ -31,7 +31,8 @@ NOTE = (
     "and our coordinator has no index; the source is in the page cache. Changed: one file of the "
     "median size grew by a line. rsync leaves `.git` out, as ours does; every copy is checked "
     "after every measurement. `ssh HOST true` is what connecting alone costs on this machine. "
-    "`kept` finds the connections of the warm-up, as rsync does with ControlPersist."
+    "`kept` finds the connections of the warm-up, as rsync does with ControlPersist, and is "
+    "begun by the warm process that the first command left."
 )
 NODE_FOLDER = ".orchestrate"
 RSYNC_FOLDER = "project"

@@ -68,10 +68,12 @@ def _of_ssh() -> dict[Path, _Kept]:
 def close_connections(names: Sequence[str], as_json: bool) -> None:
     """Close the connections called NAME, or all that no command uses.
 
-    One in use that is named ends with its command; the connection of an ssh ends at once.
+    One in use that is named ends with its command; the connection of an ssh ends at once. With all
+    of them ends the process that begins commands sooner.
     """
     from orchestrator.adapters.transport.broker.look import close_broker_connections
     from orchestrator.adapters.transport.openssh.kept_sockets import end_master
+    from orchestrator.adapters.warm.end import end_warm_processes
 
     of_brokers, of_ssh = _of_brokers(), _of_ssh()
     known = {each.name for each in (*of_brokers, *of_ssh.values())}
@@ -84,10 +86,12 @@ def close_connections(names: Sequence[str], as_json: bool) -> None:
     chosen = [p for p, kept in of_ssh.items() if (kept.name in names if names else not kept.in_use)]
     closed = close_broker_connections(names or None, os.environ)
     closed += [path.name for path in chosen if end_master(path)]
+    ended = 0 if names else end_warm_processes(os.environb)
     if as_json:
-        print_json("result", {"closed": closed})
+        print_json("result", {"closed": closed, "warm_processes_ended": ended})
         return
-    print(f"closed {len(closed)} of {len(known)} connections")
+    also = "; the warm process ended" if ended else ""
+    print(f"closed {len(closed)} of {len(known)} connections{also}")
     if later := [each for each in of_brokers if each.name in names and each.name not in closed]:
         print(f"{len(later)} in use: closed when their commands end")
 
