@@ -54,6 +54,7 @@ def compare(
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.verdict.result import Verdict
     from orchestrator.view.result import comparison_text as text
+    from orchestrator.view.terminal.text import brief_text
 
     found = _compare(a, b, _rules(gates, tolerance, across), html)
     passed = found.verdict in {Verdict.PASS, Verdict.WARN}
@@ -64,7 +65,7 @@ def compare(
     click.echo("\n".join(text.heading_lines(found)) + "\n")
     print_table(text.HEADINGS, text.comparison_rows(found))
     for line in _behind_configuration(found):
-        click.echo(f"configuration, {text.brief_text(line)}")
+        click.echo(f"configuration, {brief_text(line)}")
     click.echo("\n" + "\n".join(text.closing_lines(found, color=use_color(color))), color=True)
     return int(code)
 
