@@ -89,7 +89,8 @@ class TreeIndex:
             "bases": self.bases[:MAX_BASES],
         }
         make_private_dir(path.parent)
-        write_atomic(path, json.dumps(header).encode() + b"\n" + body)
+        # Checked when it is read: waiting for the disk would hold up the first connection.
+        write_atomic(path, json.dumps(header).encode() + b"\n" + body, durable=False)
         _prune_indices(path.parent)
 
     def matches(self, paths: list[str], stats: array[int]) -> bool:
@@ -130,7 +131,7 @@ class KeptManifests:
             if digest_of(manifest) == digest_of(self._last.read_bytes()):
                 return
             self._last.replace(self._before)
-        write_atomic(self._last, manifest)
+        write_atomic(self._last, manifest, durable=False)
 
 
 def without_racy(stats: array[int], began_ns: int) -> array[int]:
