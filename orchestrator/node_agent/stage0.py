@@ -38,7 +38,7 @@ def whole_mark(agent: str) -> str:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return agent + "/.whole-" + file.read(36)
     except OSError:
-        return agent + "/.whole"
+        return agent + "/.whole-none"
 
 
 def find_agent(workdir: str, digest: str) -> "tuple[str, str] | None":

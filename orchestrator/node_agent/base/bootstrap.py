@@ -127,7 +127,7 @@ def unpack_package(data: bytes, digest: str, target: str, mark: str) -> None:
         _repair(target, files)
     else:
         _unpack(target, files)
-    if mark.endswith("/.whole"):
+    if mark.endswith("-none"):
         os.sync()
     os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 

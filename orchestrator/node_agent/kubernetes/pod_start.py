@@ -12,7 +12,7 @@ import sys
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.bootstrap import unpack_package
 from orchestrator.node_agent.base.node_layout import NodeLayout
-from orchestrator.node_agent.stage0 import whole_mark
+from orchestrator.node_agent.code.complete_snapshots import boot_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _unpack_agent(plan: str, layout: NodeLayout) -> str:
         data = file.read()
     digest = hashlib.sha256(data).hexdigest()
     agent = os.path.join(layout.agents, digest[:16])
-    mark = whole_mark(agent)
+    mark = f"{agent}/.whole-{boot_name()}"
     if not os.path.lexists(mark):
         unpack_package(data, digest, agent, mark)
     return agent
