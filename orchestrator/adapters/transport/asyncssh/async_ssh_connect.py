@@ -116,9 +116,9 @@ def _send_no_fillers(connection: asyncssh.SSHClientConnection) -> None:
         return
     send = connection.send_packet
 
-    def send_packet(kind: int, *fields: bytes, handler: Any = None) -> None:
-        if kind != MSG_IGNORE:
-            send(kind, *fields, handler=handler)
+    def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
+        if pkttype != MSG_IGNORE:
+            send(pkttype, *args, handler=handler)
 
     connection.send_packet = send_packet  # type: ignore[method-assign]
 
