@@ -33,8 +33,11 @@ def test_a_cut_data_plane_costs_nothing(desk: Desk, hosts: VirtualHosts) -> None
     hosts.cut_all_data()
     run, result, outputs = infer(desk, "vh2,vh3")
 
-    counted = {"total": SAMPLES, "done": SAMPLES, "failed": 0, "duplicates": 0}
-    assert result["samples"] == alone["samples"] == counted
+    counted = {"total": SAMPLES, "done": SAMPLES, "failed": 0}
+    for samples in (result["samples"], alone["samples"]):
+        # A group that a host is late with is also done by another one; the first answer counts.
+        assert 0 <= samples.pop("duplicates") < SAMPLES
+        assert samples == counted
     assert result["status"] == alone["status"] == "succeeded"
     assert outputs == expected
     lines = [json.loads(line) for line in outputs.splitlines()]
