@@ -70,6 +70,7 @@ class StampLoad:
     model: str = "trivial"
     tokenizer: str = str(TOKENIZER)
     tokens: int = TOKENS
+    ignore_eos: bool = True
     first: int = 0
 
 
@@ -162,7 +163,7 @@ def send_ours(url: str, load: StampLoad, room: Path) -> list[RequestRecord]:
             "duration_s": load.requests / load.rate,
         },
         "output_tokens": load.tokens,
-        "ignore_eos": True,
+        "ignore_eos": load.ignore_eos,
         "unique": True,
         "first": load.first,
         "record": str(record),
@@ -185,7 +186,7 @@ def send_peers(url: str, load: StampLoad, room: Path, name: str, venv: Path) -> 
         arrival=CONSTANT,
         burstiness=1.0,
         output_tokens=load.tokens,
-        ignore_eos=True,
+        ignore_eos=load.ignore_eos,
         seed=SEED,
         processes=1,
         tokenizer=load.tokenizer,

@@ -24,7 +24,9 @@ LEAD_S = 0.5
 # times the longest pause between two looks, of which a worker waits one. A pause is forgotten
 # with time.
 LEAD_PAUSES, MAX_LEAD_S, FORGET_S = 2.0, 5.0, 10.0
-LEASE_S = 20.0
+# A long lease outlasts a link that is cut. What cannot be taken back, as nothing of a load generator's
+# is given to two, is leased for a shorter time: a pace may change until it is done.
+LEASE_S, EXCLUSIVE_LEASE_S = 20.0, 1.0
 MAX_LEASE_GROUPS = 512
 # How strongly the latest group counts in the estimate of a pace.
 LATEST = 0.3
@@ -234,12 +236,14 @@ class Leases:
         known = [(backlog, each) for backlog, each in loads.values() if each]
         end = _finish_time(known, self.unassigned) if hungry else 0.0
         plenty = self.unassigned >= PLENTY * len(loads)
+        longest = max(lead, EXCLUSIVE_LEASE_S if self._exclusive else LEASE_S)
         for seat in hungry:
             backlog, each = loads[seat.worker]
             if seat.pace is None:
                 wanted = _first_lease(seat, self._ledger.group, lead, plenty) - len(seat.held)
             else:
-                wanted = _groups_to_lease(end, backlog, each, lead)
+                most = max(1, int((longest - backlog) / each))
+                wanted = min(most, _groups_to_lease(end, backlog, each, lead))
             groups = list(self._pop(wanted))
             for group in groups:
                 self._hold(seat, group, now)
@@ -379,4 +383,4 @@ def _groups_to_lease(end: float, backlog: float, each: float, lead: float) -> in
     if most <= 0:
         return 0
     half = max(math.ceil(most / 2), min(most, math.ceil(lead / each)))
-    return min(half, max(1, int((LEASE_S - backlog) / each)), MAX_LEASE_GROUPS)
+    return min(half, MAX_LEASE_GROUPS)

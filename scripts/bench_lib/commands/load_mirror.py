@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=float, default=2.0, metavar="R", help="requests/s (default: 2)"
     )
     parser.add_argument("--tokens", type=int, default=16, metavar="N", help="default: 16")
+    parser.add_argument(
+        "--let-end", action="store_true", help="ask for no ignore_eos, which some servers refuse"
+    )
     parser.add_argument("--aiperf", type=Path, metavar="VENV", help="where AIPerf is")
     parser.add_argument("--vllm", type=Path, metavar="VENV", help="where vLLM is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
@@ -54,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         tokenizer=arguments.tokenizer,
         tokens=arguments.tokens,
+        ignore_eos=not arguments.let_end,
     )
     url = urlsplit(arguments.server)
     server = Server(host=url.hostname or "127.0.0.1", port=url.port or 80)

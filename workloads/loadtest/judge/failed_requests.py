@@ -10,10 +10,10 @@ from ..base.records import RequestRecord
 
 REFUSING, GONE, FAILING = "OR-SERVE-007", "OR-SERVE-008", "OR-LOAD-006"
 MOST_KINDS = 3
+MOMENT_S = 0.1
 _MEANINGS = {
     REFUSING: "the server refuses requests as too many",
-    GONE: "the server closes connections or takes none",
-    FAILING: "requests fail",
+    GONE: "the server ends answers early, closes connections, or takes none",
 }
 # "unsent" is the client's own bound, "stopped" no failure.
 _IDS = {
@@ -25,6 +25,17 @@ _IDS = {
     "closed": GONE,
     "truncated": GONE,
 }
+# (kind begins so, detail has this word, what to do)
+_HINTS = (
+    ("status 4", "stream_options", "--set ask_usage=false leaves stream_options out"),
+    ("status 4", "ignore_eos", "--set ignore_eos=false leaves it out"),
+    ("status 4", "max_completion_tokens", "--set limit_field=max_completion_tokens"),
+    ("status 401", "", "is $OPENAI_API_KEY of the ranks right (--env OPENAI_API_KEY)?"),
+    ("status 403", "", "may $OPENAI_API_KEY of the ranks do this (--env OPENAI_API_KEY)?"),
+    ("status 404", "", "does it serve this model (--set model=NAME) and this --set api=KIND?"),
+    ("status 3", "", "no redirect is followed: give its goal with --set endpoint=URL"),
+    ("timeout", "", "--set timeout=SECONDS waits longer"),
+)
 
 
 @dataclass(slots=True)
@@ -65,6 +76,12 @@ class FailedRequests:
         """What that means, when it was, and what the first of the most frequent kind said."""
         ((kind, _),) = self.kinds.most_common(1)
         detail = self._details[kind].strip()
-        said = f"; the first {kind}: {detail}" if detail else ""
-        when = f"due {self.first_s:.1f} to {self.last_s:.1f} s after the start"
-        return f"{self.text} ({when}): {_MEANINGS[self.id]}{said}"
+        said = f"the first {kind}: {detail}" if detail else ""
+        hint = next((what for *when, what in _HINTS if _fits(kind, detail, *when)), "")
+        when = f" due {self.first_s:.1f} to {self.last_s:.1f} s after the start"
+        what = self.text + (when if self.last_s - self.first_s >= MOMENT_S else "")
+        return "; ".join(filter(None, [what, _MEANINGS.get(self.id), said, hint]))
+
+
+def _fits(kind: str, detail: str, begins: str, word: str) -> bool:
+    return kind.startswith(begins) and word in detail

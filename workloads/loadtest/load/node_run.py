@@ -303,6 +303,8 @@ class NodeRun:
             asks=list(self.work.asks),
             output_tokens=settings.output_tokens,
             ignore_eos=settings.ignore_eos,
+            ask_usage=settings.ask_usage,
+            limit_field=settings.limit_field,
             unique=self.work.unique,
             lead=self.lead,
             first=self.numbers,
