@@ -24,8 +24,8 @@ LEAD_S = 0.5
 # times the longest pause between two looks, of which a worker waits one. A pause is forgotten
 # with time.
 LEAD_PAUSES, MAX_LEAD_S, FORGET_S = 2.0, 5.0, 10.0
-# A long lease outlasts a link that is cut. What cannot be taken back, as nothing of a load generator's
-# is given to two, is leased for a shorter time: a pace may change until it is done.
+# A long lease outlasts a link that is cut. What is never taken back, since no two may have it, is
+# leased for a shorter time: a pace may change until it is done.
 LEASE_S, EXCLUSIVE_LEASE_S = 20.0, 1.0
 MAX_LEASE_GROUPS = 512
 # How strongly the latest group counts in the estimate of a pace.

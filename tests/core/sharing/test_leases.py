@@ -257,3 +257,15 @@ def test_a_first_lease_is_as_long_as_the_warm_up_says() -> None:
     work.hand_out()
 
     assert [len(work.workers[worker(number)].queue) for number in range(3)] == [5, 2, 2]
+
+
+@pytest.mark.parametrize("exclusive,seconds", [(False, 20.0), (True, 1.0)])
+def test_what_is_never_taken_back_is_leased_for_a_second(exclusive: bool, seconds: float) -> None:
+    work = Work(100_000, 1, exclusive=exclusive)
+    work.join(worker(0))
+    for _ in range(3):
+        work.hand_out()
+        work.now += 0.1
+        work.work(worker(0), 0.1)
+
+    assert len(work.workers[worker(0)].queue) == pytest.approx(10 * seconds, abs=3)
