@@ -268,3 +268,20 @@ def test_requests_are_json_with_prompts_that_no_server_knows_yet(text: str, api:
     else:
         assert third["prompt"] == wanted
     assert Job.from_json(job.to_json()).to_json() == job.to_json()
+
+
+def test_requests_leave_out_what_a_server_refuses() -> None:
+    job = Job(
+        targets=[Target(url="http://h:1/v1", model="m")],
+        asks=[Ask(text="a")],
+        output_tokens=5,
+        ignore_eos=False,
+        unique=False,
+        ask_usage=False,
+        limit_field="max_completion_tokens",
+    )
+
+    (body,) = _bodies(job, [0])
+
+    assert body["max_completion_tokens"] == 5
+    assert not {"max_tokens", "stream_options", "ignore_eos"} & body.keys()
