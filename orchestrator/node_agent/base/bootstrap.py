@@ -70,6 +70,8 @@ def refusal_line(nonce: str, error: Exception) -> bytes:
     text = str(error)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         text = f"no space is left for {error.filename or 'the agent'} ({error.strerror})"
+    elif isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
     return f"\n{nonce} refused {' '.join(text.split())}\n".encode(errors="replace")
 
 

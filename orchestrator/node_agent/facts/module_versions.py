@@ -20,7 +20,7 @@ MAX_OUTPUT_BYTES = 64 * 1024
 NONCE = "orchestrate-modules:"
 # Runs under the ranks' interpreter, hence as text. A module without metadata has the version "".
 # Only where nothing is installed under a module's own name, importlib.metadata is asked whose the
-# module is: its import takes longer than all the rest.
+# module is: its import takes longer than all the rest. The version of sys is the interpreter's.
 SCRIPT = """
 import importlib.util, json, os, re, sys
 
@@ -68,7 +68,7 @@ for name in sys.argv[1:]:
             continue
     except Exception:
         continue
-    found[name] = ""
+    found[name] = "%d.%d" % sys.version_info[:2] if name == "sys" else ""
     if name in sys.builtin_module_names:
         continue  # nobody's: to ask every installed package whose it is takes a tenth of a second
     try:

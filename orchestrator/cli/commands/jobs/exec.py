@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.options.shared import FiniteRange, cluster_options
 
 if TYPE_CHECKING:
-    from orchestrator.view.tables.gathered import Gathered, Recorded, Streamed
+    from orchestrator.view.tables.gathered import EndingRecords, Gathered, Streamed
 
 _NOT_FOUND = 127
 _SHELL_SYNTAX = re.compile(r"[\s;|&<>$`()]")  # seldom part of a program's name
@@ -80,16 +80,16 @@ def _suggest_shell(words: Sequence[str]) -> None:
     click.echo(f"orchestrate: {what}\n  next: orchestrate exec ... -- sh -c {line}", err=True)
 
 
-def _choose_view(*, prefix: bool, as_json: bool) -> Gathered | Streamed | Recorded:
+def _choose_view(*, prefix: bool, as_json: bool) -> Gathered | Streamed | EndingRecords:
     import functools
     import sys
 
     from orchestrator.cli.output import print_json
-    from orchestrator.view.tables.gathered import Gathered, Recorded, Streamed
+    from orchestrator.view.tables.gathered import EndingRecords, Gathered, Streamed
     from orchestrator.view.terminal.terminal import LineWriter
 
     if as_json:
-        return Recorded(functools.partial(print_json, "node"), LineWriter(sys.stderr))
+        return EndingRecords(functools.partial(print_json, "node"), LineWriter(sys.stderr))
     return (Streamed if prefix else Gathered)(LineWriter(sys.stdout), LineWriter(sys.stderr))
 
 
