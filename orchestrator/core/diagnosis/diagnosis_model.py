@@ -165,9 +165,17 @@ class LogSource:
 
     @property
     def who(self) -> str:
-        """``rank 3 on gpu02``, as far as known."""
+        """``rank 3 on gpu02``, as far as known; else ``a process (job.log)``."""
+        return self._called("a process")
+
+    @property
+    def where(self) -> str:
+        """The same, of whom something is told as a machine: else ``a node (job.log)``."""
+        return self._called("a node")
+
+    def _called(self, unknown: str) -> str:
         if self.rank is None:
-            return self.node or f"the host of {self.name.rpartition('/')[2]}"
+            return self.node or f"{unknown} ({self.name.rpartition('/')[2]})"
         return f"rank {self.rank}" + (f" on {self.node}" if self.node else "")
 
 

@@ -304,7 +304,8 @@ def _cause_sentence(clue: Clue) -> str:
 
 
 def _fill_template(template: str, clue: Clue) -> str:
-    values = {**clue.rule.defaults, **clue.captures, "who": clue.source.who}
+    whom = {"who": clue.source.who, "where": clue.source.where}
+    values = {**clue.rule.defaults, **clue.captures, **whom}
     return template.format_map(values)
 
 

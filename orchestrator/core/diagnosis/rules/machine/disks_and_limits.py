@@ -68,7 +68,7 @@ RULES = (
         id="HOST-INODE-001",
         title="The file system has no inodes left",
         domain=Domain.HOST,
-        cause="the file system {path} of {who} holds as many files as it can: its blocks may be "
+        cause="the file system {path} of {where} holds as many files as it can: its blocks may be "
         "free, "
         "its inodes are used up",
         remedy="df -i on the node; remove or pack small files (tar shards); orchestrate clean "
@@ -202,7 +202,7 @@ RULES = (
         id="HOST-IO-001",
         title="The file system failed",
         domain=Domain.HARDWARE,
-        cause="the file system of {who} failed ({detail}){path}",
+        cause="the file system of {where} failed ({detail}){path}",
         remedy="dmesg and mount on the node; an NFS or parallel file system needs to be mounted "
         "again",
         advice=Advice.EXCLUDE_NODE,
