@@ -173,6 +173,11 @@ class LogSource:
         """The same, of whom something is told as a machine: else ``a node (job.log)``."""
         return self._called("a node")
 
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        """A rank by its number, which is unique in a job; others by node and file."""
+        return ("", "", self.rank) if self.rank is not None else (self.node, self.name, None)
+
     def _called(self, unknown: str) -> str:
         if self.rank is None:
             return self.node or f"{unknown} ({self.name.rpartition('/')[2]})"

@@ -249,10 +249,15 @@ class _Line:
 
     @cached_property
     def around(self) -> str:
-        """The lines near it, those before it first."""
+        """The lines near it, those before it first, but for those of other ranks."""
         content, end = self._within.content, self.start + len(self.text)
-        before = content[max(0, self.start - NEAR) : self.start].split("\n")[-NEAR_LINES - 1 :]
-        return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
+        before = self._own(content[max(0, self.start - 2 * NEAR) : self.start].split("\n")[:-1])
+        after = self._own(content[end : end + 2 * NEAR].split("\n")[1:])
+        return "\n".join([*before[-NEAR_LINES:], "", *after[: 2 * NEAR_LINES - 1]])
+
+    def _own(self, lines: Sequence[str]) -> list[str]:
+        """Those that are not known to be of another rank."""
+        return [line for line in lines if read_head(line).rank in {None, self.head.rank}]
 
     @cached_property
     def boxed_node(self) -> str:

@@ -310,7 +310,8 @@ def _join_message(message: str, below: str) -> str:
     """With the next line, where the first says nothing yet: ``1 validation error for X``."""
     if not message:
         return below
-    return f"{message} {below}" if _OPEN.search(message) else message
+    heading = message.isupper() and " " in message  # in capitals
+    return f"{message} {below}" if heading or _OPEN.search(message) else message
 
 
 def _is_anothers(body: str) -> bool:

@@ -53,9 +53,9 @@ RULES = (
         signs=(
             sign("closing signal SIGTERM"),
             # torchrun itself was signalled: that a rank failed would not do that.
-            sign("death signal, shutting down workers", why=_OUTSIDE),
+            sign("death signal, shutting down workers", r"Received (?!2 )", why=_OUTSIDE),
             sign("ChildFailedError"),
-            sign("SignalException: Process", why=_OUTSIDE),
+            sign("SignalException: Process", r"Process (?!\d{1,9} got signal: 2$)", why=_OUTSIDE),
             sign("srun: Job step aborted"),
             sign("srun: Terminating "),
             sign("STEP ", r"\*\*\* STEP \S{1,40} ON \S{1,120} CANCELLED AT \S{1,40} \*\*\*"),

@@ -44,8 +44,8 @@ RULES = (
         id="LAUNCH-MPI-002",
         title="mpirun could not start or keep its daemon on a node",
         domain=Domain.LAUNCH,
-        cause="mpirun on {where} could not start its daemon on another node, or lost it ({detail}); "
-        "the line does not say which node or why",
+        cause="mpirun on {where} could not start its daemon on another node, or lost it "
+        "({detail}); the line does not say which node or why",
         remedy="ssh HOST orted --version from the first node; the same Open MPI at the same path "
         "everywhere (mpirun --prefix), and all TCP ports open between the nodes",
         role=LogRole.VAGUE,

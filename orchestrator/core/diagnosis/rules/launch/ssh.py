@@ -153,6 +153,9 @@ RULES = (
                 rf"No \w{{1,20}} host key is known for {_HOST} and you have requested strict",
             ),
             sign("Host key verification failed", _OF + "Host key verification failed"),
+            sign(
+                "Host key for", r"Host key for (?P<target>[\w.:-]{1,120}) has changed and you have"
+            ),
             sign("REMOTE HOST IDENTIFICATION HAS CHANGED"),
         ),
         references=("OpenSSH",),

@@ -16,8 +16,8 @@ RULES = (
         id="CUDA-INIT-001",
         title="The fabric manager is not running",
         domain=Domain.HARDWARE,
-        cause="CUDA is not ready on {where} (error 802): the fabric manager is absent or stopped, or "
-        "its version is not the driver's",
+        cause="CUDA is not ready on {where} (error 802): the fabric manager is absent or "
+        "stopped, or its version is not the driver's",
         remedy="install nvidia-fabricmanager of exactly the driver's version, start it, and wait "
         "for 'Completed' under Fabric in nvidia-smi -q",
         advice=Advice.EXCLUDE_NODE,
@@ -38,7 +38,8 @@ RULES = (
         id="CUDA-FM-001",
         title="A fabric manager where there is no NVSwitch",
         domain=Domain.HOST,
-        cause="the fabric manager on {where} found no NVSwitch and ended; the node does not need it",
+        cause="the fabric manager on {where} found no NVSwitch and ended; the node does "
+        "not need it",
         remedy="systemctl disable --now nvidia-fabricmanager on this node",
         role=LogRole.SLOW,
         advice=Advice.GO_ON,
@@ -262,7 +263,7 @@ RULES = (
         id="CUDA-CPU-001",
         title="torch was built without CUDA",
         domain=Domain.LAUNCH,
-        cause="the {package} of {where} was built without CUDA",
+        cause="the {package} of {where} was built {how}",
         remedy="the wheel of PyTorch's index for the driver's CUDA, in the interpreter that runs "
         "the "
         "ranks: python -c 'import torch; print(torch.version.cuda)'",
@@ -276,8 +277,13 @@ RULES = (
             sign(
                 "NameError: name '", frames=r"site-packages/bitsandbytes/", package="bitsandbytes"
             ),
+            sign(
+                "onfigured CUDA binary not found at",
+                package="bitsandbytes",
+                how="for other versions of CUDA than torch's, and lacks a library for that one",
+            ),
         ),
-        defaults={"package": "torch"},
+        defaults={"package": "torch", "how": "without CUDA"},
         references=("pytorch",),
     ),
     Rule(

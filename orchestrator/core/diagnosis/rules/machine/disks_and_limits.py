@@ -179,7 +179,8 @@ RULES = (
             sign("Too many open files", r"(?P<detail>Too many open files)"),
             sign(
                 "items of ancdata",
-                r"(?P<detail>received \d{1,4} items of ancdata)",
+                r"received \d{1,4} items of ancdata",
+                detail="too many open files: a descriptor could not be received",
                 confidence=Confidence.LIKELY,
             ),
             sign("pthread_create failed", r"(?P<detail>pthread_create failed)"),

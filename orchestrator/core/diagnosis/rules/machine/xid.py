@@ -63,6 +63,7 @@ RULES = (
             sign("NVML: GPU is lost"),
         ),
         defaults={"gpu": "not named"},
+        explains=("HOST-PCIE-002",),
         references=("open-gpu-kernel-modules#507", "open-gpu-kernel-modules#900", "NVSentinel#155"),
     ),
     Rule(

@@ -72,8 +72,8 @@ RULES = (
         id="TORCH-RDZV-003",
         title="The port is taken",
         domain=Domain.LAUNCH,
-        cause="the port {port} on {where} is in use already: by a run that was left behind, or by a "
-        "second one with the same default",
+        cause="the port {port} on {where} is in use already: by a run that was left "
+        "behind, or by a second one with the same default",
         remedy="another --master-port (orchestrate chooses a free one on the head); ss -ltnp shows "
         "who listens",
         advice=Advice.RETRY,

@@ -308,8 +308,8 @@ RULES = (
         id="PY-SHADOW-001",
         title="A file of the project hides a package",
         domain=Domain.PROGRAM,
-        cause="a file or folder of the project on {where} has the name of a package and is imported "
-        "instead ({module})",
+        cause="a file or folder of the project on {where} has the name of a package and "
+        "is imported instead ({module})",
         remedy="rename it, and remove its __pycache__",
         confidence=Confidence.LIKELY,
         weight=74,

@@ -161,7 +161,12 @@ RULES = (
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=42,
-        signs=(sign("KeyboardInterrupt", r"^KeyboardInterrupt\b"),),
+        signs=(
+            sign("KeyboardInterrupt", r"^KeyboardInterrupt\b"),
+            sign("death signal, shutting down workers", r"Received 2 "),
+            sign("closing signal SIGINT"),
+            sign("SignalException: Process", r"got signal: 2$"),
+        ),
         consequence="were interrupted",
         references=("Python",),
     ),

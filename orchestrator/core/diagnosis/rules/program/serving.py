@@ -227,8 +227,8 @@ RULES = (
         id="MODEL-ARCH-001",
         title="The library does not know this model",
         domain=Domain.LAUNCH,
-        cause="the libraries on {where} do not know the model ({detail}): they are older than it, or "
-        "do not support it",
+        cause="the libraries on {where} do not know the model ({detail}): they are older "
+        "than it, or do not support it",
         remedy="pip install -U transformers (and vllm or sglang), or a model of the library's list",
         confidence=Confidence.CERTAIN,
         weight=76,

@@ -156,6 +156,13 @@ RULES = (
             ),
             sign(
                 "Error(s) in loading state_dict",
+                around=r"(?P<detail>size mismatch for [\w.]{1,120}: copying a param with shape "
+                r"[^\n]{1,80} from checkpoint, the shape in current model is [\w.]{1,20}"
+                r"(?:\(\[[\d, ]{1,60}\]\))?"
+                r"|(?:Missing|Unexpected) key\(s\) in state_dict: [^\n]{1,120})",
+            ),
+            sign(
+                "Error(s) in loading state_dict",
                 r"(?P<detail>Error\(s\) in loading state_dict for \w{1,60})",
             ),
             sign("Global shape mismatch for loaded", r"(?P<detail>Global shape mismatch.{1,160})"),
