@@ -24,6 +24,7 @@ from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.diagnosis.signs import SignTable, line_end
 from orchestrator.core.diagnosis.tracebacks import Raised, find_raised
+from orchestrator.core.diagnosis.wordings import REFUSED, SAYS_NOTHING, SPEECH, STEP, SURVIVED
 
 NEAR, NEAR_LINES = 600, 4  # characters and lines around one, in which a message may have parts
 LOOK_BACK = 4096  # characters in which the time of a line without one is looked for
@@ -43,36 +44,10 @@ _BOXED = re.compile(
     re.MULTILINE,
 )
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
-# What a model was asked or answered, which programs write out: it happened to somebody else.
-_SPEECH = re.compile(
-    r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
-    r"|caption|document|example|title)['\"]?"
-    r" ?[:=] {0,2}\[?['\"\u201c]"
-)
-# Words of a program that goes on, whatever it met.
-_SURVIVED = re.compile(
-    r"(?i:\bretrying\b|\bwill (?:be )?retr|\[retry \d|\bfalling back\b|\bfalls back\b|\bskipping\b"
-    r"|\bignoring\b|\bwill proceed\b|\bcontinuing with|\bresolved after\b|thrown while requesting"
-    r"|\btrying (?:again|batch size|\d)|\busing .{1,40} instead\b)"
-    r"|[,;] using |(?:^|\.py:\d{1,6}: )(?:[A-Z]\w{0,40})?Warning: "
-)
-# A step of the training that is reported: whatever was written before did not end its writer.
-_STEP = re.compile(
-    r"\{'loss': [\d.]|(?i:\b(?:step|iteration|iter|epoch)\b[^\n]{0,80}?\bloss\b[^\n]{0,4}\d)"
-)
-# What a server writes of a request that it refused: the mistake was the client's.
-_REFUSED = re.compile(r"\bHTTP/\d(?:\.\d)?\" 4(?:00|04|13|22)\b")
 MAX_STEPS = 1000  # in a stretch, the last ones
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _SILENT = BY_ID["PY-EXC-002"]
 _PLAIN = (_EXCEPTION, _SILENT)
-# A status of a library by its name, or words that only point at other lines.
-_SAYS_NOTHING = re.compile(
-    r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
-    r"|(?i:\b(?:see|check|refer to|look at) (?:the )?"
-    r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}"
-    r"\b(?:above|below|for (?:root|more|details|the)))"
-)
 _INTERRUPT = BY_ID["PY-INT-001"]
 _ABORT = BY_ID["PY-ABORT-001"]
 _WHAT = "what():"  # the words of an exception that C++ threw, below its name
@@ -159,8 +134,13 @@ class _Text:
         head = read_head(self.content[begin : line_end(self.content, begin)])
         if begin == 0 or not raised.bare or head.node or head.rank is not None:
             return head
-        above = self.content[self.content.rfind("\n", 0, begin - 1) + 1 : begin - 1]
-        return read_head(above) if _ANNOUNCES.search(above[-MAX_DETAIL:]) else head
+        above = self.content[max(0, begin - LOOK_BACK) : begin - 1].split("\n")
+        for line in reversed(above[-NEAR_LINES:]):
+            if _ANNOUNCES.search(line[-MAX_DETAIL:]):
+                return read_head(line)
+            if read_head(line).rank is None:
+                break  # no other rank's that stands between
+        return head
 
     def raised_at(self, start: int) -> Raised | None:
         """The exception to whose words the line belongs."""
@@ -170,7 +150,7 @@ class _Text:
     @cached_property
     def last_steps(self) -> dict[tuple[str, int | None], int]:
         """Where each writer, by node and rank, last reported a step of its training."""
-        steps = deque(_STEP.finditer(self.content), maxlen=MAX_STEPS)
+        steps = deque(STEP.finditer(self.content), maxlen=MAX_STEPS)
         return {self._writer_at(match.start()): match.start() for match in steps}
 
     def _writer_at(self, position: int) -> tuple[str, int | None]:
@@ -226,20 +206,20 @@ class _Line:
     @cached_property
     def own_words(self) -> str:
         """What the program itself says in this line: without prefixes and quoted speech."""
-        speech = _SPEECH.search(self.head.text)
+        speech = SPEECH.search(self.head.text)
         return self.head.text if speech is None else self.head.text[: speech.start()]
 
     @cached_property
     def is_survived(self) -> bool:
         """Whether the program goes on, by the words of this line."""
-        return self.raised is None and _SURVIVED.search(self.head.text) is not None
+        return self.raised is None and SURVIVED.search(self.head.text) is not None
 
     @cached_property
     def is_refusal(self) -> bool:
         """Whether the lines at once below an exception tell that its writer refused a request."""
         end = self.start + len(self.text) if self.raised is None else self.raised.end
         below = self._within.content[end : end + NEAR].split("\n")[1:NEAR_LINES]
-        heads = [read_head(each) for each in below if _REFUSED.search(each)]
+        heads = [read_head(each) for each in below if REFUSED.search(each)]
         return any((each.node, each.rank) == (self.head.node, self.head.rank) for each in heads)
 
     @cached_property
@@ -249,21 +229,27 @@ class _Line:
 
     @cached_property
     def around(self) -> str:
-        """The lines near it, those before it first, but for those of other ranks."""
+        """The lines near it, those before it first."""
+        content, end = self._within.content, self.start + len(self.text)
+        before = content[max(0, self.start - NEAR) : self.start].split("\n")[-NEAR_LINES - 1 :]
+        return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
+
+    @cached_property
+    def around_alone(self) -> str:
+        """The same without the lines of other ranks, which may stand between."""
         content, end = self._within.content, self.start + len(self.text)
         before = self._own(content[max(0, self.start - 2 * NEAR) : self.start].split("\n")[:-1])
         after = self._own(content[end : end + 2 * NEAR].split("\n")[1:])
         return "\n".join([*before[-NEAR_LINES:], "", *after[: 2 * NEAR_LINES - 1]])
 
     def _own(self, lines: Sequence[str]) -> list[str]:
-        """Those that are not known to be of another rank."""
         return [line for line in lines if read_head(line).rank in {None, self.head.rank}]
 
     @cached_property
     def boxed_node(self) -> str:
         """The node that MPI's launchers name in a message that they set between two rules."""
-        near = self.around
-        match = _BOXED.search(near) if _RULE in near else None
+        boxes = (near for near in (self.around, self.around_alone) if _RULE in near)
+        match = next((found for near in boxes if (found := _BOXED.search(near))), None)
         return "" if match is None else match[1]
 
     @property
@@ -322,7 +308,7 @@ def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None
     if ends is None:
         return None
     rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
-    if rule is _EXCEPTION and _SAYS_NOTHING.search(ends.message):
+    if rule is _EXCEPTION and SAYS_NOTHING.search(ends.message):
         rule = _SILENT
     return _make_clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
 
@@ -379,7 +365,7 @@ def _sign_captures(sign: Sign, line: _Line) -> dict[str, str] | None:
             return None
         told |= _named_groups(match)
     if sign.around is not None:
-        near = sign.around.search(line.around)
+        near = sign.around.search(line.around) or sign.around.search(line.around_alone)
         if near is None:
             return None
         told = {**_named_groups(near), **told}
