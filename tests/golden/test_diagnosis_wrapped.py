@@ -90,7 +90,9 @@ def plain() -> dict[str, str | None]:
 def test_a_wrapped_log_has_the_same_cause(wrap: Wrap, plain: dict[str, str | None]) -> None:
     """Every line within the same frame."""
     assert len(LOGS) > 100
-    wrapped = {name: _wrapped(text, wrap) for name, text in LOGS.items() if name not in CONTRADICTED}
+    wrapped = {
+        name: _wrapped(text, wrap) for name, text in LOGS.items() if name not in CONTRADICTED
+    }
 
     found = {name: cause_of(text) for name, text in wrapped.items()}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.diagnosis.diagnosis_model import Clue, Domain, LogRole
+from orchestrator.core.diagnosis.observations import SERVES, WENT_ON, Remark, find_lives
 
 OLD_S = 2 * 3600.0  # before what failed: longer than those who wait for a lost GPU wait
 _MISMATCH, _WAITED = "TORCH-COLL-002", "TORCH-COLL-001"
@@ -59,6 +60,39 @@ def without_survived(clues: list[Clue], ends: Mapping[str, int]) -> list[Clue]:
     failed = any(clue.role <= LogRole.VICTIM for clue in left)
     known = any(clue.role <= LogRole.FAILURE for clue in left)
     return left if known or not failed else clues
+
+
+def without_outlived(clues: list[Clue], remarks: Sequence[Remark]) -> list[Clue]:
+    """Not what its writer outlived: it trained on, or served on. What a program prints may reach a
+    log late, so that an exception counts unless its writer failed once more after that.
+    """
+    trained, served = find_lives(remarks, WENT_ON), find_lives(remarks, SERVES)
+    failed: dict[tuple[object, ...], int] = {}
+    for clue in clues:
+        if clue.role <= LogRole.VICTIM:
+            failed[_place(clue)] = max(clue.line, failed.get(_place(clue), 0))
+
+    def was_outlived(clue: Clue) -> bool:
+        life = max((trained[place] for place in _lives_like(clue, trained)), default=0)
+        late = clue.thrown and failed.get(_place(clue), 0) <= life
+        return clue.line < served.get(_place(clue), 0) or (clue.line < life and not late)
+
+    return [c for c in clues if c.rule.domain is Domain.HARDWARE or not was_outlived(c)]
+
+
+def _lives_like(clue: Clue, lives: Mapping[tuple[object, ...], int]) -> list[tuple[object, ...]]:
+    """Whose life shows that ``clue`` was outlived: its writer's; of a warning anybody's of that
+    log; of what a library wrote of its node also that of a program without a prefix.
+    """
+    writer = clue.writer or clue.source
+    nobody = (writer.name, ("", writer.name, None))
+    own = {_place(clue)} if writer.rank is not None else {_place(clue), nobody}
+    return [place for place in lives if place in own or (clue.mild and place[0] == writer.name)]
+
+
+def _place(clue: Clue) -> tuple[object, ...]:
+    writer = clue.writer or clue.source
+    return writer.name, writer.key
 
 
 def without_old_hardware(clues: list[Clue]) -> list[Clue]:

@@ -193,7 +193,7 @@ class Clue:
     together with the other clues of its rule. ``mild``: by the level of its line the program could
     go on. ``handled``: the program had caught the exception. ``confidence``: the sign's own.
     ``explaining``: something follows from it that was found, too. ``writer``: who wrote the line,
-    if not ``source``, whom it is about.
+    if not ``source``, whom it is about. ``thrown``: an exception with its traceback.
     """
 
     rule: Rule
@@ -209,6 +209,7 @@ class Clue:
     confidence: Confidence | None = None
     explaining: bool = False
     writer: LogSource | None = None
+    thrown: bool = False
 
     @property
     def role(self) -> LogRole:

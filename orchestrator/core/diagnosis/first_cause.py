@@ -11,6 +11,7 @@ from orchestrator.core.diagnosis.blamable import (
     without_explained,
     without_later_mismatch,
     without_old_hardware,
+    without_outlived,
     without_survived,
 )
 from orchestrator.core.diagnosis.diagnosis_model import (
@@ -59,7 +60,7 @@ def find_first_cause(
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
     if not ends:
         blamed = without_survived(blamed, find_good_ends(remarks))
-    blamed = without_old_hardware(blamed)
+    blamed = without_old_hardware(without_outlived(blamed, remarks))
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)

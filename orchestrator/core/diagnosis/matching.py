@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,18 +18,13 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Sign,
 )
 from orchestrator.core.diagnosis.line_prefixes import Head, read_head
-from orchestrator.core.diagnosis.line_times import last_time, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.diagnosis.signs import SignTable, line_end
-from orchestrator.core.diagnosis.tracebacks import Raised, find_raised
-from orchestrator.core.diagnosis.wordings import REFUSED, SAYS_NOTHING, SPEECH, STEP, SURVIVED
+from orchestrator.core.diagnosis.stretch import LOOK_BACK, MAX_DETAIL, NEAR, NEAR_LINES, Stretch
+from orchestrator.core.diagnosis.tracebacks import Raised
+from orchestrator.core.diagnosis.wordings import REFUSED, SAYS_NOTHING, SPEECH, SURVIVED
 
-NEAR, NEAR_LINES = 600, 4  # characters and lines around one, in which a message may have parts
-LOOK_BACK = 4096  # characters in which the time of a line without one is looked for
-MAX_DETAIL = 240  # characters of an exception's words
-_ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
-_FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
 # An entry of torchrun's summary, which ends with the traceback that the rank left in a file.
 _SUMMARY = re.compile(
@@ -44,7 +38,6 @@ _BOXED = re.compile(
     re.MULTILINE,
 )
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
-MAX_STEPS = 1000  # in a stretch, the last ones
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _SILENT = BY_ID["PY-EXC-002"]
 _PLAIN = (_EXCEPTION, _SILENT)
@@ -78,7 +71,7 @@ def match_rules(
     """Every line of ``stretch`` that a rule knows. Its first line is number ``first_line`` of
     ``source``; ``at`` is the last time that was read before it, ``before`` whole lines before it.
     """
-    text = _Text(before + stretch, source, at)
+    text = Stretch(before + stretch, source, at)
     hits = _TABLE.find(text.content, len(before))
     ends = {each.line for each in text.raised if each.line >= len(before)}
     clues: list[tuple[Clue, Raised | None]] = []
@@ -93,6 +86,7 @@ def match_rules(
             if clue is not None and not (clue.rule in _PLAIN and line.is_refusal):
                 clues.append((_as_it_ended(clue, line, text), line.raised))
             remarks += _find_remarks(line, hits.get(start, ()))
+    remarks += text.signs_of_life(first_line, len(before))
     return Found(tuple(_without_echoes(clues)), tuple(remarks))
 
 
@@ -110,84 +104,10 @@ def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clu
             yield clue
 
 
-class _Text:
-    """One stretch and the lines before it."""
-
-    def __init__(self, content: str, source: LogSource, at: float | None) -> None:
-        self.content = content
-        self.source = source
-        self.raised = sorted(find_raised(content), key=lambda each: each.line)
-        self._lines = [each.line for each in self.raised]
-        self._quoted = frozenset[int]().union(*(each.quoted for each in self.raised))
-        self._at = at
-        self._timed = 0  # up to where times were looked for
-
-    def is_quoted(self, start: int) -> bool:
-        """Whether the line is program text that a traceback shows: what it says did not happen."""
-        return start in self._quoted or _stands_deeper(self.content, start)
-
-    def introduced(self, raised: Raised) -> Head:
-        """By whom a traceback is written whose end does not tell: by its first line, or, where its
-        lines carry no prefix, by the line above, with which loggers and schedulers announce it.
-        """
-        begin = raised.begin
-        head = read_head(self.content[begin : line_end(self.content, begin)])
-        if begin == 0 or not raised.bare or head.node or head.rank is not None:
-            return head
-        above = self.content[max(0, begin - LOOK_BACK) : begin - 1].split("\n")
-        for line in reversed(above[-NEAR_LINES:]):
-            if _ANNOUNCES.search(line[-MAX_DETAIL:]):
-                return read_head(line)
-            if read_head(line).rank is None:
-                break  # no other rank's that stands between
-        return head
-
-    def raised_at(self, start: int) -> Raised | None:
-        """The exception to whose words the line belongs."""
-        n = bisect_right(self._lines, start) - 1
-        return self.raised[n] if n >= 0 and start < self.raised[n].end else None
-
-    @cached_property
-    def last_steps(self) -> dict[tuple[str, int | None], int]:
-        """Where each writer, by node and rank, last reported a step of its training."""
-        steps = deque(STEP.finditer(self.content), maxlen=MAX_STEPS)
-        return {self._writer_at(match.start()): match.start() for match in steps}
-
-    def _writer_at(self, position: int) -> tuple[str, int | None]:
-        start = self.content.rfind("\n", 0, position) + 1
-        head = read_head(self.content[start : line_end(self.content, start)])
-        return head.node, head.rank
-
-    def time(self, start: int, line: str) -> float | None:
-        """The line's own time, else that of the last line before it which has one. To be asked
-        for one line after the other.
-        """
-        if (own := read_time(line)) is not None:
-            return own
-        earlier = last_time(self.content[max(self._timed, start - LOOK_BACK) : start])
-        self._at = self._at if earlier is None else earlier
-        self._timed = start
-        return self._at
-
-
-def _stands_deeper(text: str, start: int) -> bool:
-    """Whether the line stands deeper than the frame above it, where no traceback is known.
-
-    Frames of ``-c``, of extensions and of frozen modules show no text; what follows them at once
-    may be the exception itself.
-    """
-    before = text[max(0, start - LOOK_BACK) : max(0, start - 1)]
-    frame = _FRAME.search(before, before.rfind("\n") + 1)
-    if frame is None:
-        return False
-    column = frame.start() - before.rfind("\n") - 1
-    return text[start + column : start + column + 2].isspace()
-
-
 class _Line:
     """One line of a stretch, of which is read what is asked for."""
 
-    def __init__(self, text: _Text, start: int, number: int) -> None:
+    def __init__(self, text: Stretch, start: int, number: int) -> None:
         self.number = number
         self.start = start
         self.text = text.content[start : line_end(text.content, start)]
@@ -213,6 +133,14 @@ class _Line:
     def is_survived(self) -> bool:
         """Whether the program goes on, by the words of this line."""
         return self.raised is None and SURVIVED.search(self.head.text) is not None
+
+    @cached_property
+    def is_announced_survived(self) -> bool:
+        """Whether the line above its traceback says that the program goes on."""
+        if self.raised is None:
+            return False
+        above = self._within.announcement(self.raised)
+        return above is not None and SURVIVED.search(above.text) is not None
 
     @cached_property
     def is_refusal(self) -> bool:
@@ -324,13 +252,14 @@ def _make_clue(
         text=line.shown,
         captures=told,
         at=line.at,
-        mild=line.head.mild or line.is_survived,
+        mild=line.head.mild or line.is_survived or line.is_announced_survived,
         handled=line.raised is not None and line.raised.handled,
+        thrown=line.raised is not None,
         confidence=confidence,
     )
 
 
-def _as_it_ended(clue: Clue, line: _Line, text: _Text) -> Clue:
+def _as_it_ended(clue: Clue, line: _Line, text: Stretch) -> Clue:
     """A line after which its writer trained on is no more than a warning, unless it tells how an
     exception ended, or of hardware.
     """

@@ -202,7 +202,7 @@ RULES = (
     Rule(
         id="HOST-IO-001",
         title="The file system failed",
-        domain=Domain.HARDWARE,
+        domain=Domain.HOST,
         cause="the file system of {where} failed ({detail}){path}",
         remedy="dmesg and mount on the node; an NFS or parallel file system needs to be mounted "
         "again",
