@@ -118,10 +118,10 @@ def judged(expected: dict[str, Any], found: Diagnosis | None) -> str:
         and re.search(expected.get("says", ""), found.cause) is not None
         and all(expected[key] == getattr(found, key) for key in ("node", "rank") if key in expected)
     )
-    if found is None or (found.kind != "cause" and found.id not in right and not by_words):
-        return RIGHT if None in right else UNKNOWN
-    if fits and (by_words or found.id in right):
+    if fits and found is not None and (by_words or found.id in right):
         return RIGHT
+    if found is None or (found.kind != "cause" and found.id not in right):
+        return RIGHT if None in right else UNKNOWN
     return QUOTED if fits and found.id == QUOTES and "says" in expected else WRONG
 
 

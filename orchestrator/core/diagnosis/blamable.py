@@ -10,6 +10,7 @@ from orchestrator.core.diagnosis.observations import SERVES, WENT_ON, Remark, fi
 
 OLD_S = 2 * 3600.0  # before what failed: longer than those who wait for a lost GPU wait
 _MISMATCH, _WAITED = "TORCH-COLL-002", "TORCH-COLL-001"
+_VERSIONS = "NCCL-VER-002"
 
 
 def with_explanations(clues: list[Clue]) -> list[Clue]:
@@ -74,7 +75,7 @@ def without_outlived(clues: list[Clue], remarks: Sequence[Remark]) -> list[Clue]
 
     def was_outlived(clue: Clue) -> bool:
         life = max((trained[place] for place in _lives_like(clue, trained)), default=0)
-        late = clue.thrown and failed.get(_place(clue), 0) <= life
+        late = clue.thrown and not clue.mild and failed.get(_place(clue), 0) <= life
         return clue.line < served.get(_place(clue), 0) or (clue.line < life and not late)
 
     return [c for c in clues if c.rule.domain is Domain.HARDWARE or not was_outlived(c)]
@@ -108,6 +109,13 @@ def without_old_hardware(clues: list[Clue]) -> list[Clue]:
     old = {c.order for c in hardware if (c.at or 0.0) < end - OLD_S}
     left = [c for c in clues if c.order not in old]
     return left if any(c.role <= LogRole.FAILURE for c in left) else clues
+
+
+def without_idle_versions(clues: list[Clue]) -> list[Clue]:
+    """Not that ranks run different versions of NCCL, where anything else explains itself."""
+    if not any(c.role is LogRole.CAUSE and not (c.joint or c.mild) for c in clues):
+        return clues
+    return [clue for clue in clues if not (clue.joint and clue.rule.id == _VERSIONS)]
 
 
 def without_later_mismatch(clues: list[Clue]) -> list[Clue]:

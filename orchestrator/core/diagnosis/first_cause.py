@@ -9,6 +9,7 @@ from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.diagnosis.blamable import (
     with_explanations,
     without_explained,
+    without_idle_versions,
     without_later_mismatch,
     without_old_hardware,
     without_outlived,
@@ -53,7 +54,7 @@ def find_first_cause(
     """
     every = [*without_ended_tasks(clues, remarks), *compare_remarks(remarks), *_from_ends(ends)]
     every = _comparable_times([replace(clue, order=n) for n, clue in enumerate(every)])
-    read, every = every, with_explanations(without_later_mismatch(every))
+    read, every = every, with_explanations(without_idle_versions(without_later_mismatch(every)))
     # What costs speed explains no rank that failed.
     innocent = {LogRole.HARMLESS, LogRole.SLOW} if ends else {LogRole.HARMLESS}
     blamed = without_explained([clue for clue in every if clue.role not in innocent])

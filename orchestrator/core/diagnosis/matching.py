@@ -23,7 +23,14 @@ from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.diagnosis.signs import SignTable, line_end
 from orchestrator.core.diagnosis.stretch import LOOK_BACK, MAX_DETAIL, NEAR, NEAR_LINES, Stretch
 from orchestrator.core.diagnosis.tracebacks import Raised
-from orchestrator.core.diagnosis.wordings import REFUSED, SAYS_NOTHING, SPEECH, SURVIVED
+from orchestrator.core.diagnosis.wordings import (
+    CAUGHT,
+    REFUSED,
+    SAYS_NOTHING,
+    SPEECH,
+    SURVIVED,
+    UNLOGGED,
+)
 
 _RANK = re.compile(r"[0-9]{1,9}")
 # An entry of torchrun's summary, which ends with the traceback that the rank left in a file.
@@ -134,13 +141,13 @@ class _Line:
         """Whether the program goes on, by the words of this line."""
         return self.raised is None and SURVIVED.search(self.head.text) is not None
 
-    @cached_property
-    def is_announced_survived(self) -> bool:
+    def is_caught(self, rule: Rule) -> bool:
         """Whether the line above its traceback says that the program goes on."""
-        if self.raised is None:
+        above = None if self.raised is None else self._within.announcement(self.raised)
+        if above is None or above.rank != self.head.rank:
             return False
-        above = self._within.announcement(self.raised)
-        return above is not None and SURVIVED.search(above.text) is not None
+        unlogged = rule in _PLAIN and UNLOGGED in above.text
+        return unlogged or CAUGHT.search(above.text) is not None
 
     @cached_property
     def is_refusal(self) -> bool:
@@ -252,7 +259,7 @@ def _make_clue(
         text=line.shown,
         captures=told,
         at=line.at,
-        mild=line.head.mild or line.is_survived or line.is_announced_survived,
+        mild=line.head.mild or line.is_survived or line.is_caught(rule),
         handled=line.raised is not None and line.raised.handled,
         thrown=line.raised is not None,
         confidence=confidence,

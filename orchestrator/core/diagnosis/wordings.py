@@ -8,8 +8,8 @@ import re
 SPEECH = re.compile(
     r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
     r"|caption|document|example|title|target|pred(?:iction|icted)?|expected|reference|response"
-    r"|output|label|echo)['\"]?"
-    r"(?: ?[:=]| ?->)? {0,2}\[?['\"\u201c]"
+    r"|output|label)['\"]?"
+    r" ?(?:[:=]|->) {0,2}\[?['\"\u201c]|^echo ['\"]"
 )
 # Words of a program that goes on, whatever it met.
 SURVIVED = re.compile(
@@ -22,10 +22,17 @@ SURVIVED = re.compile(
     r"|\bprevious (?:run|job|attempt)\b|\brestarting from\b)"
     r"|[,;] using |(?:^|\.py:\d{1,6}: )(?:[A-Z]\w{0,40})?Warning: "
 )
+# Words above a traceback that was caught, by whoever logged it.
+CAUGHT = re.compile(
+    r"(?i:\bcontinuing\b|\bskipp(?:ed|ing)\b|\bignor(?:ed|ing)\b|\bnon-?fatal\b|\bretrying\b"
+    r"|\bswallow)"
+)
+# What Python's logging could not write; the program goes on, but what it met may matter.
+UNLOGGED = "--- Logging error ---"
 # A step of the training that is reported: whatever was written before did not end its writer.
 STEP = re.compile(
     r"\{'(?:loss|train_loss)': [\d.]"
-    r"|(?i:\b(?:step|iteration|iter|epoch)\b[^\n]{0,80}?\bloss\b[^\n]{0,4}\d)"
+    r"|(?i:\b(?:step|iteration|iter|epoch)\b[^\n]{0,120}?loss\b[^\n]{0,4}\d)"
 )
 # A request that a server answered as it was meant to: it had got over what it wrote before.
 SERVED = re.compile(r'"POST [^"\n]{1,200} HTTP/\d(?:\.\d)?" 200\b')
