@@ -88,7 +88,8 @@ def _lives_like(clue: Clue, lives: Mapping[tuple[object, ...], int]) -> list[tup
     writer = clue.writer or clue.source
     nobody = (writer.name, ("", writer.name, None))
     own = {_place(clue)} if writer.rank is not None else {_place(clue), nobody}
-    return [place for place in lives if place in own or (clue.mild and place[0] == writer.name)]
+    anybody = clue.mild and not writer.node
+    return [place for place in lives if place in own or (anybody and place[0] == writer.name)]
 
 
 def _place(clue: Clue) -> tuple[object, ...]:

@@ -119,7 +119,17 @@ def _earliest_rival(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[
     one_file = len({clue.source.name for clue in close}) == 1
     best = min(close, key=_order_in_file if one_file else _rank_of_clue)
     first = _ended_first(best, close, order)
+    first = _before_in_file(first, rivals)
     return first, all(clue.rule.id == first.rule.id for clue in close)
+
+
+def _before_in_file(first: Clue, rivals: Sequence[Clue]) -> Clue:
+    """What its writer wrote above it in the same file, whatever the times say that stand between:
+    they may be read from a program's output.
+    """
+    heads = [c for c in _first_of_each(rivals) if _order_in_file(c) < _order_in_file(first)]
+    same = [c for c in heads if c.source == first.source]
+    return min(same, key=lambda clue: clue.line, default=first)
 
 
 def _ended_first(best: Clue, rivals: Sequence[Clue], order: Mapping[_Key, int]) -> Clue:
