@@ -125,10 +125,11 @@ def _earliest_rival(rivals: Sequence[Clue], order: Mapping[_Key, int]) -> tuple[
 
 def _before_in_file(first: Clue, rivals: Sequence[Clue]) -> Clue:
     """What its writer wrote above it in the same file, whatever the times say that stand between:
-    they may be read from a program's output.
+    they may be read from a program's output, but for the kernel's own.
     """
-    heads = [c for c in _first_of_each(rivals) if _order_in_file(c) < _order_in_file(first)]
-    same = [c for c in heads if c.source == first.source]
+    if first.rule.domain is Domain.HARDWARE:
+        return first
+    same = [c for c in _first_of_each(rivals) if c.source == first.source and c.line < first.line]
     return min(same, key=lambda clue: clue.line, default=first)
 
 

@@ -232,7 +232,7 @@ class _Line:
 def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None:
     """By the most specific rule that knows this line, if any does."""
     ends = line.raised if line.raised is not None and line.start == line.raised.line else None
-    if ends is not None and ends.ignored:
+    if ends is not None and (ends.ignored or ends.leaves):
         return None
     rules = [(rule, sign) for rule, sign in signs if isinstance(rule, Rule)]
     for rule, sign in sorted(rules, key=lambda pair: -pair[0].weight):

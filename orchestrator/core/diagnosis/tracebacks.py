@@ -98,6 +98,11 @@ class Raised:
         return self.link is Link.HANDLED
 
     @property
+    def leaves(self) -> bool:
+        """Whether it only ends the program, as it was meant to."""
+        return _is_exit(self) and self.message in {"", "0", "None"}
+
+    @property
     def text(self) -> str:
         """``ValueError: batch of 0 rows``."""
         return f"{self.name}: {self.message}" if self.message else self.name

@@ -145,6 +145,23 @@ RULES = (
         references=("Kubernetes",),
     ),
     Rule(
+        id="K8S-PROBE-001",
+        title="A liveness probe ended the container",
+        domain=Domain.LAUNCH,
+        cause="Kubernetes restarts container {container}: it did not answer its liveness probe",
+        remedy="a startup probe or a longer initialDelaySeconds, so that the model has time to load",
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign(
+                "failed liveness probe",
+                r"Container (?P<container>[\w.-]{1,63}) failed liveness probe, will be restarted",
+            ),
+        ),
+        defaults={"container": "of the pod"},
+        references=("Kubernetes",),
+    ),
+    Rule(
         id="SYSD-EXEC-001",
         title="systemd cannot start the program",
         domain=Domain.LAUNCH,
