@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from orchestrator.adapters.end_process import end_process
-from orchestrator.adapters.warm.keeper import Command
+from orchestrator.adapters.warm.keeper import ForkedCommand
 
 _MAX_FD = 1 << 20
 _NAME = b"orchestrate"
 
 
-def become(command: Command, run: Callable[[], int]) -> NoReturn:
+def become(command: ForkedCommand, run: Callable[[], int]) -> NoReturn:
     """Run it in this process and end with its exit code, as Python itself would."""
     os.setpgid(0, 0)
     os.fchdir(command.folder)

@@ -35,7 +35,7 @@ _IN_VAIN = 1
 ASK_S = 1.0
 
 
-class Command(NamedTuple):
+class ForkedCommand(NamedTuple):
     """What a fork becomes: the signals to ignore and to block (as masks), the words, and the
     environment; the descriptors that it has, by the numbers that they are to have, and that of the
     working directory.
@@ -49,7 +49,9 @@ class Command(NamedTuple):
     folder: int
 
 
-def keep(connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]) -> Command:
+def keep(
+    connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]
+) -> ForkedCommand:
     """Returns in the command's own process, with the command; the keeper's ends in here."""
     with contextlib.suppress(OSError, ValueError):
         command = _take(connection, likeness, is_current)
@@ -66,7 +68,9 @@ def _refuse() -> NoReturn:
     os._exit(_IN_VAIN)
 
 
-def _take(connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]) -> Command:
+def _take(
+    connection: socket.socket, likeness: bytes, is_current: Callable[[], bool]
+) -> ForkedCommand:
     connection.settimeout(ASK_S)
     require_own_peer(connection)
     theirs, command = _unpack(*_receive(connection))
@@ -91,7 +95,7 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     return packet, list(numbers)
 
 
-def _unpack(packet: bytes, received: list[int]) -> tuple[bytes, Command]:
+def _unpack(packet: bytes, received: list[int]) -> tuple[bytes, ForkedCommand]:
     """What the client is, and the command. Raises ``ValueError`` for what is not a request."""
     version, likeness, masks, numbers, count, *words = packet.split(b"\0")
     ignored, blocked = (int(mask, 16) for mask in masks.split())
@@ -101,10 +105,10 @@ def _unpack(packet: bytes, received: list[int]) -> tuple[bytes, Command]:
         raise ValueError("not a request of this version")
     pairs = (word.partition(b"=") for word in words[int(count) :])
     environ = {name: value for name, _, value in pairs if name}
-    return likeness, Command(ignored, blocked, words[: int(count)], environ, placed, folder)
+    return likeness, ForkedCommand(ignored, blocked, words[: int(count)], environ, placed, folder)
 
 
-def _fork(connection: socket.socket, command: Command) -> Command:
+def _fork(connection: socket.socket, command: ForkedCommand) -> ForkedCommand:
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     os.set_blocking(woken, False)

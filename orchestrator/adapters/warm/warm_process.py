@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator.adapters.warm.client import socket_name
-from orchestrator.adapters.warm.keeper import STALE, Command, keep
+from orchestrator.adapters.warm.keeper import STALE, ForkedCommand, keep
 from orchestrator.adapters.warm.likeness import describe_process
 from orchestrator.adapters.warm.preloaded import MODULES
 from orchestrator.adapters.warm.stamp import LoadedCode
@@ -32,7 +32,7 @@ _LOCK = 3  # as ``start`` hands it down
 _CHANGES = fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
 
 
-def stay_warm(path: Path, unused_s: float = UNUSED_S) -> Command:
+def stay_warm(path: Path, unused_s: float = UNUSED_S) -> ForkedCommand:
     """Serve at the socket ``path`` until nobody asks any more. Returns in forks only, with the
     command to become.
     """
@@ -69,7 +69,7 @@ class _Server:
         self._inode = 0
         self._folder = -1
 
-    def serve(self) -> Command:
+    def serve(self) -> ForkedCommand:
         """Raises ``OSError`` where no socket can be made: the lock then stays, so that this is not
         tried all the time.
         """
@@ -127,7 +127,7 @@ class _Server:
         except OSError:
             return False
 
-    def _fork(self) -> Command | None:
+    def _fork(self) -> ForkedCommand | None:
         """The command, in a fork of the keeper that is forked for a client; None here."""
         try:
             connection, _ = self._listening.accept()

@@ -26,6 +26,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.line_times import over_new_year
+from orchestrator.core.diagnosis.named_cause import attribute_clue, complete_clue, make_diagnosis
 from orchestrator.core.diagnosis.observations import (
     Remark,
     compare_remarks,
@@ -33,7 +34,6 @@ from orchestrator.core.diagnosis.observations import (
     without_ended_tasks,
 )
 from orchestrator.core.diagnosis.rules import RULES
-from orchestrator.core.diagnosis.verdict import attribute_clue, complete_clue, make_diagnosis
 from orchestrator.core.run.state import CLOCK_ERROR_S
 
 _Key = tuple[str, str, int | None]

@@ -23,8 +23,8 @@ from orchestrator.core.diagnosis.first_cause import find_first_cause
 from orchestrator.core.diagnosis.line_prefixes import read_head
 from orchestrator.core.diagnosis.line_times import read_time
 from orchestrator.core.diagnosis.matching import match_rules
+from orchestrator.core.diagnosis.named_cause import telling_lines
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
-from orchestrator.core.diagnosis.verdict import telling_lines
 from orchestrator.core.model.facts import Facts, Hca
 
 OOM = BY_ID["CUDA-OOM-001"]
