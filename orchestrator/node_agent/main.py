@@ -25,7 +25,7 @@ MAX_ANSWERS = 512
 MAX_ID_CHARACTERS = 128
 
 
-class Answers:
+class RecentAnswers:
     """Remembers answers by request id; a repeat that comes too early shares the answer to come."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Agent:
     def __init__(self, stream: BinaryIO, context: Context) -> None:
         self._stream = stream
         self._context = context
-        self._answers = Answers()
+        self._answers = RecentAnswers()
         self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
 
     def serve(self) -> None:

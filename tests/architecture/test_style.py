@@ -31,6 +31,8 @@ SHELL_CALLS = frozenset(
 )
 MAX_FILE_LINES = 400
 MAX_EQUAL_NAMES = 12
+# What has its twin on the nodes, which import nothing of ours; and channels to an agent and to ssh.
+EQUAL_CLASSES = {"ManifestChange", "Channel"}
 MAX_FOLDER_FILES = 16  # beside __init__.py, which says what the folder is
 MAX_FUNCTION_LINES = 60
 BINARY_SUFFIXES = frozenset(
@@ -175,6 +177,17 @@ def test_few_files_have_the_name_of_another() -> None:
     names = [m.path.name for m in package_modules() if m.path.name != "__init__.py"]
 
     assert len({name for name in names if names.count(name) > 1}) <= MAX_EQUAL_NAMES
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    """A reader who meets the name knows what is meant."""
+    places: dict[str, set[str]] = {}
+    for module in package_modules():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, set()).add(module.where)
+
+    assert {name for name, files in places.items() if len(files) > 1} <= EQUAL_CLASSES
 
 
 def test_no_file_knows_whose_machine_it_was_written_on() -> None:

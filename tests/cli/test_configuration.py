@@ -319,6 +319,35 @@ def test_the_project_of_a_script_is_its_git_root(project: Path) -> None:
     assert inside.argv() == ("--lr", "1")
 
 
+def test_packages_in_src_are_found_as_an_editable_install_finds_them(project: Path) -> None:
+    package = project / "src/mypkg"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "mod.py").touch()
+    (project / "tool.py").touch()
+    calls = (["-m", "mypkg.mod"], ["tool.py"])
+
+    before = [open_script(words, cwd=project).workload.import_root for words in calls]
+    (project / "pyproject.toml").touch()
+    after = [open_script(words, cwd=project).workload.import_root for words in calls]
+
+    assert before == ["", ""]
+    assert after == ["src", "src"]
+
+
+def test_a_script_whose_first_line_ends_as_in_windows_is_refused(project: Path) -> None:
+    """Every node would say that it is not there."""
+    tool = project / "win.sh"
+    tool.write_bytes(b"#!/bin/bash\r\necho hi\r\n")
+    tool.chmod(0o755)
+
+    with pytest.raises(UsageError, match="ends as in Windows") as refused:
+        open_script(["./win.sh"], cwd=project)
+    assert r"sed -i 's/\r$//' win.sh" in str(refused.value).replace("./", "")
+    told = open_script(["bash", "win.sh"], cwd=project).workload.warnings
+    assert "lines end as in Windows" in told[0]
+
+
 def test_commands_and_executables_are_programs(project: Path) -> None:
     """A relative file must be executable; a bare or absolute name is the nodes' business."""
     tool = project / "tool.sh"

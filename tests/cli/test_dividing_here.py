@@ -70,7 +70,7 @@ def test_unequal_workers_do_every_sample_once(desk: Desk) -> None:
 
 def test_workers_that_die_or_stand_still_cost_no_sample(desk: Desk) -> None:
     """Their groups are done by the one that is left, and the run says that it was degraded."""
-    job = desk.start_workload(SQUARES, "samples=60", "pause=0.04")
+    job = desk.start_workload(SQUARES, "samples=60", "pause=0.1")
     wait_for_outputs(desk, job, 5, "n2")
     wait_for_outputs(desk, job, 5, "n3")
     kill_rank(Here(), "here", job.run, 1, signal.SIGKILL)

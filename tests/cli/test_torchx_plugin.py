@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.torchx_plugin import create_scheduler, translate
-from orchestrator.cli.torchx_plugin.translate import Needs, RunOrder, Unsupported
+from orchestrator.cli.torchx_plugin.translate import RoleNeeds, RunOrder, Unsupported
 
 specs = pytest.importorskip("torchx.specs", reason="torchx is not installed")
 dist = pytest.importorskip("torchx.components.dist")
@@ -47,7 +47,7 @@ def test_ddp_becomes_a_run_of_its_script(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     assert (asked.replicas, asked.ranks, asked.launcher) == (2, 8, "auto")
     assert asked.words == ("python", "train.py", "--lr", "1e-4")
-    assert asked.needs == Needs(cpus=2, memory_mb=1024, gpus=4)
+    assert asked.needs == RoleNeeds(cpus=2, memory_mb=1024, gpus=4)
     words = asked.arguments("gpu[01-02]")
     for pair in (
         *(("--cluster", "lab"), ("--nodes", "gpu[01-02]"), ("--ranks-per-node", "8")),
@@ -135,7 +135,7 @@ def test_nodes_are_the_first_that_have_what_is_asked() -> None:
         role="train",
         replicas=2,
         ranks=8,
-        needs=Needs(cpus=32, memory_mb=100_000, gpus=8),
+        needs=RoleNeeds(cpus=32, memory_mb=100_000, gpus=8),
         cluster="lab",
         nodes="",
         workdir=".",

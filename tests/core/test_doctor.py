@@ -134,6 +134,7 @@ PLANTED: dict[str, tuple[Mapping[str, Any], set[str]]] = {
     "memlock": ({"answer": {"memlock_bytes": 65536}}, {"HOST-002", "SAME-006"}),
     "docker's shm": ({"answer": {"shm_bytes": 64 << 20}}, {"HOST-003"}),
     "disk": ({"answer": {"disk_free_bytes": 1 << 20}}, {"HOST-004"}),
+    "read-only disk": ({"answer": {"writable": False}}, {"HOST-004"}),
     "driver": ({"answer": {"driver": "550.54.15"}}, {"SAME-002", "GPU-012"}),
     "torch": ({"answer": {"modules": OLD_TORCH}}, {"SAME-003"}),
     "NCCL": ({"answer": {"modules": OLD_NCCL}}, {"SAME-004"}),

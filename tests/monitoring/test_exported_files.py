@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from orchestrator.adapters.monitoring.export_files import export_monitoring
 from orchestrator.adapters.monitoring.exposition import render_samples
 from orchestrator.core.monitoring.catalogue import METRICS
-from orchestrator.core.monitoring.metric import Metric, MetricKind, Sample
+from orchestrator.core.monitoring.metric import MetricFamily, MetricKind, Sample
 from tests.monitoring.alert_cases import CASES, FIRST_BAD, SCRAPE_S, Case, series
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -70,7 +70,7 @@ def targets(folder: Path) -> Iterator[dict[str, Any]]:
             yield from panel["targets"]
 
 
-def declared(name: str) -> Metric:
+def declared(name: str) -> MetricFamily:
     """The metric that a name in an expression belongs to. Fails where there is none."""
     base = re.sub(r"_(bucket|sum|count)$", "", name)
     metric = METRICS.get(name) or METRICS.get(base)

@@ -146,6 +146,20 @@ def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
         ("ncu -o out torchrun t.py", "torchrun", "-- t.py"),
         ("ray job submit -- python t.py", "ray job", "-- t.py"),
         ("axolotl train x.yaml", "axolotl train", "-- SCRIPT ARGS..."),
+        ("swift sft --model x", "swift sft", "-- SCRIPT ARGS..."),
+        ("torchpack dist-run -np 4 python t.py", "torchpack dist-run", "-- t.py"),
+        ("mpirun.openmpi -np 4 python t.py", "mpirun.openmpi", "-- t.py"),
+        ("sbatch run.sh", "sbatch", "-- SCRIPT ARGS..."),
+        ("salloc -N 2 srun t.py", "salloc", "-- t.py"),
+        ("flux run -N 2 python t.py", "flux run", "-- t.py"),
+        ("sky launch x.yaml", "sky launch", "-- SCRIPT ARGS..."),
+        ("python -m deepspeed.launcher.launch t.py", "deepspeed", "-- t.py"),
+        ("apptainer exec --nv i.sif torchrun t.py", "torchrun", "--container IMAGE -- t.py"),
+        (
+            "sudo docker run --gpus all -v /a:/b i torchrun --nproc_per_node 2 t.py",
+            "torchrun",
+            "--container IMAGE --ranks-per-node 2 -- t.py",
+        ),
     ],
 )
 def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, instead: str) -> None:
@@ -170,6 +184,9 @@ def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, ins
         "env",
         "uv sync",
         "uv run pytest",
+        "docker ps",
+        "docker run img ls",
+        "flux jobs",
         "ray status",
         "tune ls",
         "sudo ls x.py",
@@ -194,6 +211,8 @@ def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
             "xvfb-run python t.py",
         ),
         *("bash -c 'python t.py x'", "sudo -u bob python3 t.py", "poetry run t.py"),
+        *("coverage run t.py", "coverage run -m pkg.mod", "ipython t.py", "kernprof -l t.py"),
+        *("docker run --rm img python t.py", "singularity exec x.sif python3 -m pkg.mod"),
     ],
 )
 def test_a_python_behind_a_prefix_is_warned_about(command: str) -> None:
@@ -221,14 +240,43 @@ fi
         ('"$PYTHON" -m torch.distributed.run t.py', "calls torchrun, -- t.py"),
         ("time deepspeed t.py 2>&1 | tee log", "calls deepspeed, -- t.py"),
         ("(cd src && mpirun -np 2 ./a.out)", "calls mpirun, -- SCRIPT ARGS..."),
+        # The form of many published scripts: several nodes could be said, one is.
+        (
+            "torchrun --nproc_per_node=8 --nnodes=1 --node_rank=0 --master_addr=localhost t.py",
+            "calls torchrun, --ranks-per-node 8 -- t.py",
+        ),
+        (
+            "torchrun --rdzv-backend=c10d --rdzv-endpoint=localhost:0 t.py",
+            "calls torchrun, -- t.py",
+        ),
+        (
+            "torchrun --nnodes=2 --node_rank=0 --master_addr=h t.py",
+            "gives every node the rank 0, -- t.py",
+        ),
+        (
+            "accelerate launch --num_machines 1 --machine_rank $R t.py",
+            "calls accelerate launch, -- t.py",
+        ),
+        (
+            "accelerate launch --num_machines 2 --machine_rank 1 t.py",
+            "gives every node the rank 1, -- t.py",
+        ),
+        ("deepspeed --hostfile hosts t.py", "calls deepspeed, -- t.py"),
+        ("srun --nodes 2 python t.py", "calls srun, -- t.py"),
+        ("LAUNCH='torchrun --standalone'\n$LAUNCH t.py", "calls torchrun, -- t.py"),
+        (
+            "N=1\nARGS=(\n  --nnodes $N\n  --nproc_per_node 4\n)\ntorchrun ${ARGS[@]} t.py",
+            "calls torchrun, --ranks-per-node 4 -- t.py",
+        ),
     ],
 )
 def test_a_launcher_in_a_script_of_the_shell_is_warned_about(call: str, told: str) -> None:
     """With its line: several worlds of one would all succeed."""
     (warning,) = script_warnings("run.sh", SCRIPT.replace("{call}", call))
 
-    name, instead = told.split(", ")
-    assert warning.startswith(f"run.sh:5 {name}")
+    what, instead = told.split(", ")
+    assert warning.startswith("run.sh:5 " if "\n" not in call else "run.sh:")
+    assert what in warning
     assert warning.endswith(f"give {instead}")
 
 
@@ -238,7 +286,10 @@ def test_a_launcher_in_a_script_of_the_shell_is_warned_about(call: str, told: st
         "python t.py",
         "echo torchrun t.py",
         "torchrun --nnodes $N --node-rank $R --master-addr $HEAD t.py",
-        "deepspeed --hostfile hosts t.py",
+        "torchrun --nnodes=1:2 --rdzv-endpoint=$HEAD:29400 t.py",
+        "accelerate launch --machine_rank $R --main_process_ip $HEAD t.py",
+        "deepspeed --no_ssh --node_rank $R t.py",
+        'ARGS="--nnodes $N --node_rank $R"\ntorchrun $ARGS t.py',
         "torchrun 'open",
         "",
     ],
@@ -246,6 +297,28 @@ def test_a_launcher_in_a_script_of_the_shell_is_warned_about(call: str, told: st
 def test_other_scripts_of_the_shell_are_not(call: str) -> None:
     """Whoever names several nodes may know of them."""
     assert list(script_warnings("run.sh", SCRIPT.replace("{call}", call))) == []
+
+
+def test_a_word_of_the_shell_and_a_notebook_are_no_commands(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="word of a shell"):
+        refuse_misunderstandings(["source", "run.sh"], "auto")
+    (tmp_path / "nb.ipynb").write_text("{}")
+    with pytest.raises(UsageError, match="notebook"):
+        open_script(["python", "nb.ipynb"], cwd=tmp_path)
+
+
+def test_options_for_a_scheduler_are_said_to_have_no_effect() -> None:
+    (warning,) = script_warnings("job.slurm", "#!/bin/bash\n#SBATCH --nodes=4\npython t.py\n")
+
+    assert "#SBATCH" in warning
+    assert "--launcher slurm" in warning
+
+
+def test_variables_that_name_each_other_have_an_end() -> None:
+    """However many words they would be."""
+    text = "A=" + '"' + "$A " * 600 + '"\n' + "torchrun $A t.py\n"
+
+    assert len(list(script_warnings("run.sh", text))) == 1
 
 
 @pytest.mark.parametrize("command", ["bash run.sh", "sh -x run.sh 1", "./run.sh", "./run"])

@@ -176,8 +176,7 @@ def test_a_server_that_dies_fails_the_run_and_loses_nothing(tmp_path: Path) -> N
         _, err = finish(process)
 
     assert process.returncode == 1
-    assert "requests failed: " in err
-    assert "refused" in err
+    assert re.search(r"^OR-SERVE-008: .* requests failed, .* refused.* due ", err, re.MULTILINE)
     metrics = node.metrics()
     assert metrics["failed_requests"] > 0
     records = records_of(node)
@@ -193,7 +192,7 @@ def test_a_stall_of_the_server_is_in_the_tail(tmp_path: Path) -> None:
     """What was due while it stood still waited from then on, although the client was on time."""
     node = node_folder(tmp_path / "node")
     with server(interval_ms=1) as (target, serving):
-        process = start(node, target, "--rate=50", "--duration=4")
+        process = start(node, target, "--rate=20", "--duration=4")
         wait_for_records(node, process)
         serving.send_signal(signal.SIGSTOP)
         time.sleep(1.0)  # the stall
@@ -204,7 +203,7 @@ def test_a_stall_of_the_server_is_in_the_tail(tmp_path: Path) -> None:
     metrics = node.metrics()
     assert metrics["ttft_p99"] > 0.7
     assert metrics["ttft_p50"] < metrics["ttft_p99"] / 2
-    assert metrics["delivered_rate"] == pytest.approx(50, rel=0.1)
+    assert metrics["delivered_rate"] == pytest.approx(20, rel=0.1)
 
 
 def test_several_processes_send_one_schedule(tmp_path: Path, quick: Target) -> None:

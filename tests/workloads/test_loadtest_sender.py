@@ -93,17 +93,19 @@ async def test_requests_share_connections_and_are_all_answered(trivial: Target) 
 
 
 async def test_an_open_schedule_does_not_wait_for_answers(trivial: Target) -> None:
-    """Two hundred requests in half a second, whatever comes back."""
-    load = OpenLoad(spacing=CONSTANT, rate=400, final_rate=400, duration_s=0.5)
+    """Fifty requests in half a second, whatever comes back. More would be as many as a busy machine
+    can send, where being late no longer grows with its load alone.
+    """
+    load = OpenLoad(spacing=CONSTANT, rate=100, final_rate=100, duration_s=0.5)
     start_s = time.monotonic() + 0.05
 
     records = await records_of(job_for(trivial, concurrency=0, load=load, start_s=start_s))
 
     assert [round(record.scheduled_s, 6) for record in sorted(records, key=lambda r: r.index)] == [
-        round((number + 0.5) / 400, 6) for number in range(200)
+        round((number + 0.5) / 100, 6) for number in range(50)
     ]
     assert all(record.lag_s >= 0 for record in records)
-    assert sorted(record.lag_s for record in records)[100] < scaled(0.02)
+    assert sorted(record.lag_s for record in records)[25] < scaled(0.02)
 
 
 async def test_members_send_the_whole_schedule_together(trivial: Target) -> None:

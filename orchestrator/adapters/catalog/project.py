@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.adapters.catalog.project_folder import find_project
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.base.suggest import did_you_mean
+from orchestrator.core.base.suggest import did_you_mean, nearest_name
 from orchestrator.core.launchers.typed import is_shell, script_warnings
 from orchestrator.core.model.workload import Job, Per
 
@@ -71,6 +71,8 @@ def _shell_script_warnings(words: Sequence[str], cwd: Path) -> Iterator[str]:
         return
     if of_shell or word.endswith(".sh") or _SHEBANG.match(text):
         yield from script_warnings(word, text)
+        if "\r\n" in text:
+            yield f"{word}: its lines end as in Windows, which a shell takes for a part of words"
 
 
 def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
@@ -92,7 +94,18 @@ def _script_path(words: Sequence[str], cwd: Path) -> Path | None:
     if not os.access(path, os.X_OK):
         remedy = f"chmod +x {word}"
         raise UsageError(f"{word} is not executable", id="run.not-executable", remedy=remedy)
+    _refuse_windows_line(word, path)
     return path
+
+
+def _refuse_windows_line(word: str, path: Path) -> None:
+    """The kernel takes the carriage return for a part of the interpreter's name."""
+    with path.open("rb") as file:
+        line = file.readline(256)
+    if line.startswith(b"#!") and line.endswith(b"\r\n"):
+        what = f"{word}: its first line ends as in Windows, so no node finds the program it names"
+        remedy = f"sed -i 's/\\r$//' {word}"
+        raise UsageError(what, id="run.not-executable", remedy=remedy)
 
 
 def _python_script(call: PythonCall, cwd: Path) -> Path | None:
@@ -101,6 +114,9 @@ def _python_script(call: PythonCall, cwd: Path) -> Path | None:
     """
     if call.flag:
         return None
+    if call.target.endswith(".ipynb"):
+        what = f"{call.target} is a notebook, which Python does not run"
+        raise UsageError(what, id="run.no-script", remedy=_of_notebook(call.target))
     elsewhere = call.target.startswith("~") or Path(call.target).is_absolute()
     if call.interpreter and elsewhere and not Path(call.target).exists():
         return None
@@ -113,7 +129,11 @@ def _existing(word: str, cwd: Path) -> Path:
     path = named.parent.resolve() / named.name
     if not path.exists():
         siblings = _files_beside(path)
-        remedy = did_you_mean(path.name, siblings) if siblings else ""
+        alike = [name for name in siblings if Path(name).suffix == path.suffix]
+        near = nearest_name(path.name, siblings)
+        remedy = f"did you mean {near!r}?" if near else ""
+        if not near and alike:
+            remedy = did_you_mean(path.name, alike)
         raise UsageError(f"script {word!r} does not exist", id="run.no-script", remedy=remedy)
     return path
 
@@ -139,7 +159,7 @@ def _refuse_bare_word(word: str, cwd: Path) -> None:
     if is_folder:
         remedy = f"-m {word} runs a package, else name a file in it"
     elif word.endswith(".ipynb"):
-        remedy = f"jupyter nbconvert --to script {word}, then give the .py file"
+        remedy = _of_notebook(word)
     elif not os.access(named, os.X_OK):
         remedy = f"python {word} runs it if it is Python; else chmod +x {word} and ./{word}"
     kind = "folder" if is_folder else "file"
@@ -147,12 +167,24 @@ def _refuse_bare_word(word: str, cwd: Path) -> None:
     raise UsageError(what, id="run.no-script", remedy=remedy)
 
 
+def _has_src_layout(folder: Path) -> bool:
+    """Whether packages lie in ``src``, which ``pip install -e .`` makes importable here."""
+    if not any((folder / name).is_file() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
+        return False
+    return any((folder / "src").glob("*/__init__.py"))
+
+
+def _of_notebook(word: str) -> str:
+    return f"jupyter nbconvert --to script {word}, then give the .py file"
+
+
 def _import_root(call: PythonCall, cwd: Path, folder: Path) -> str:
     """Where in the project a module is imported from, relative to ``folder``."""
     from orchestrator.adapters.catalog.modules import module_root
 
+    installed = [folder / "src"] if _has_src_layout(folder) else []
     if call.flag != "-m":
-        return ""
-    roots = [root for root in (cwd, folder) if root.is_relative_to(folder)]
+        return "src" if installed else ""
+    roots = [root for root in (cwd, folder, *installed) if root.is_relative_to(folder)]
     root = module_root(call.target, roots)
     return "" if root in (None, folder) else root.relative_to(folder).as_posix()

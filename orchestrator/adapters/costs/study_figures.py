@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.adapters.costs.study_files import FOOTNOTE, layout_text
 from orchestrator.adapters.extras import install_command
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.costs.study.study_model import Outcome, Row
+from orchestrator.core.costs.study.study_model import Outcome, StudyRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # text stays text
     "hatch.linewidth": 0.6,
 }
-Figures = Callable[[Row], float]
+Figures = Callable[[StudyRow], float]
 
 
 def require_matplotlib() -> None:
@@ -125,7 +125,7 @@ def _new_figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _bars(
-    panel: Axes, outcome: Outcome, rows: Sequence[Row], groups: Sequence[str], value: Figures
+    panel: Axes, outcome: Outcome, rows: Sequence[StudyRow], groups: Sequence[str], value: Figures
 ) -> None:
     runtimes = [runtime.name for runtime in outcome.study.runtimes]
     width = 0.8 / len(runtimes)

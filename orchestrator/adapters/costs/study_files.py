@@ -18,10 +18,10 @@ from orchestrator.adapters.store.atomic_files import write_atomic
 from orchestrator.core.costs.study.study_model import (
     BandCheck,
     Outcome,
-    Row,
     Sensitivity,
     Standing,
     Study,
+    StudyRow,
     System,
 )
 
@@ -51,10 +51,13 @@ def write_tables(outcome: Outcome, folder: Path) -> list[Path]:
 
 
 def _write_texts(outcome: Outcome, folder: Path) -> Iterator[Path]:
-    texts = {"cross-system.csv": csv_text(Row, outcome.rows), "table.tex": latex_table(outcome)}
+    texts = {
+        "cross-system.csv": csv_text(StudyRow, outcome.rows),
+        "table.tex": latex_table(outcome),
+    }
     for system in outcome.study.systems:
         own = [row for row in outcome.rows if row.system == system.name]
-        texts[f"{system.name}.csv"] = csv_text(Row, own)
+        texts[f"{system.name}.csv"] = csv_text(StudyRow, own)
         texts[f"SUMMARY-{system.name}.md"] = summary_text(outcome, system)
     texts["sensitivity.csv"] = csv_text(Sensitivity, outcome.sensitivities)
     texts["result.json"] = json.dumps(outcome_record(outcome), indent=1, allow_nan=False) + "\n"
@@ -82,7 +85,7 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def csv_text(kind: type[Row | Sensitivity], records: Iterable[Row | Sensitivity]) -> str:
+def csv_text(kind: type[StudyRow | Sensitivity], records: Iterable[StudyRow | Sensitivity]) -> str:
     """A line a record of this kind; numbers as Python writes them, so that none is rounded."""
     file = io.StringIO()
     columns = [field.name for field in fields(kind)]
@@ -116,7 +119,7 @@ def percent(part: float, digits: int = 0) -> str:
     return f"{100 * part:.{digits}f} %"
 
 
-def row_cells(row: Row) -> tuple[str, ...]:
+def row_cells(row: StudyRow) -> tuple[str, ...]:
     """What every table for people begins with, from the system to USD per million tokens."""
     return (
         row.system, layout_text(row), row.runtime, f"{row.tokens_per_s:,.0f}",
@@ -125,7 +128,7 @@ def row_cells(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def layout_text(row: Row) -> str:
+def layout_text(row: StudyRow) -> str:
     """``hybrid 4x2``: GPUs that share experts, times copies; a star where these do not fit."""
     return f"{row.strategy} {row.group}x{row.copies}{'' if row.fits else '*'}"
 

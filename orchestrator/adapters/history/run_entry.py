@@ -19,6 +19,7 @@ from orchestrator.core.base.errors import OrchestrateError
 from orchestrator.core.base.wire_names import wire_name
 from orchestrator.core.history.derive_key import derive_key
 from orchestrator.core.history.run_record import Curve, RunRecord
+from orchestrator.core.model.checks import PYTHON
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import Plan
 from orchestrator.core.model.request import RunRequest
@@ -52,14 +53,16 @@ def describe_run(
 
 
 def read_findings(journal: Path) -> tuple[dict[str, Facts], dict[str, Mapping[str, str]]]:
-    """Facts and versions of modules by node, of the last attempt that found them."""
+    """Facts and versions of modules by node, of the last attempt that found them; without the
+    interpreter's own version, which earlier records do not have.
+    """
     facts: dict[str, Facts] = {}
     modules: dict[str, Mapping[str, str]] = {}
     for event in _read_events(journal):
         if isinstance(event, Probed):
             facts[event.node] = event.facts
         else:
-            modules[event.node] = event.modules
+            modules[event.node] = {k: v for k, v in event.modules.items() if k != PYTHON}
     return facts, modules
 
 

@@ -42,7 +42,7 @@ class AlreadyThere(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class KubectlFailure:
     """How kubectl words one kind of failure: ``pattern`` in what it writes to standard error."""
 
     id: str
@@ -53,7 +53,7 @@ class Refusal:
 
 
 REFUSALS = (
-    Refusal(
+    KubectlFailure(
         "OR-KUBE-002",
         re.compile(
             r"current-context|cannot locate context|context .* does not exist|"
@@ -64,19 +64,19 @@ REFUSALS = (
         "kubectl has no context to work with",
         "kubectl config get-contexts; --pod-context NAME chooses one, KUBECONFIG names the file",
     ),
-    Refusal(
+    KubectlFailure(
         "OR-KUBE-003",
         re.compile(r"Unauthorized|must be logged in|provide credentials|getting credentials"),
         "the API server does not know the user",
         "log in again as your site has it, then: kubectl auth whoami",
     ),
-    Refusal(
+    KubectlFailure(
         "OR-KUBE-004",
         re.compile(r"[Ff]orbidden"),
         "the user may not do that",
         "kubectl auth can-i --list; an administrator grants verbs by a Role and a RoleBinding",
     ),
-    Refusal(
+    KubectlFailure(
         "OR-KUBE-005",
         re.compile(
             f"no matches for kind|doesn't have a resource type|{NO_RESOURCE}",
@@ -85,7 +85,7 @@ REFUSALS = (
         "an administrator installs it: https://jobset.sigs.k8s.io/docs/installation/; "
         f"kubectl api-resources --api-group {JOBSET.partition('.')[2]} shows it",
     ),
-    Refusal(
+    KubectlFailure(
         "OR-KUBE-003",
         re.compile(
             r"[Uu]nable to connect|connection refused|no such host|i/o timeout|TLS handshake|x509:|"

@@ -12,7 +12,7 @@ SCHEMA_VERSION = 39  # of Grafana 10 and later, which convert older ones
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class PanelQuery:
     """A PromQL expression, and how its series are named (``{{node}}``)."""
 
     expr: str
@@ -26,7 +26,7 @@ class Panel:
     """
 
     title: str
-    queries: tuple[Query, ...]
+    queries: tuple[PanelQuery, ...]
     unit: str = "none"
     kind: str = "timeseries"
     width: int = 12
@@ -34,7 +34,7 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class DashboardVariable:
     """A choice at the top of the page: the values of a label of a metric."""
 
     name: str
@@ -49,7 +49,7 @@ class Dashboard:
     uid: str
     title: str
     panels: tuple[Panel, ...]
-    variables: tuple[Variable, ...] = ()
+    variables: tuple[DashboardVariable, ...] = ()
 
 
 def dashboard_json(dashboard: Dashboard) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _variable(variable: Variable) -> dict[str, Any]:
+def _variable(variable: DashboardVariable) -> dict[str, Any]:
     query = f"label_values({variable.metric}, {variable.label})"
     return {
         "name": variable.name,

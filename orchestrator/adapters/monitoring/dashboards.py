@@ -2,59 +2,80 @@
 
 from __future__ import annotations
 
-from orchestrator.adapters.monitoring.dashboard_model import Dashboard, Panel, Query, Variable
+from orchestrator.adapters.monitoring.dashboard_model import (
+    Dashboard,
+    DashboardVariable,
+    Panel,
+    PanelQuery,
+)
 
 _RUNS = 'run=~"$run"'
 _NODES = 'run=~"$run", node=~"$node"'
-_RUN = Variable("run", "orchestrate_run_info", "run")
-_NODE = Variable("node", "orchestrate_node_up", "node")
+_RUN = DashboardVariable("run", "orchestrate_run_info", "run")
+_NODE = DashboardVariable("node", "orchestrate_node_up", "node")
 
 
 def _by_run(title: str, metric: str, unit: str = "none") -> Panel:
-    return Panel(title, (Query(f"{metric}{{{_RUNS}}}", "{{run}}"),), unit)
+    return Panel(title, (PanelQuery(f"{metric}{{{_RUNS}}}", "{{run}}"),), unit)
 
 
 def _by_node(title: str, metric: str, unit: str = "none") -> Panel:
-    return Panel(title, (Query(f"{metric}{{{_NODES}}}", "{{node}}"),), unit)
+    return Panel(title, (PanelQuery(f"{metric}{{{_NODES}}}", "{{node}}"),), unit)
 
 
 def _by_layer(title: str, metric: str, meaning: str) -> Panel:
-    return Panel(title, (Query(f"{metric}{{{_RUNS}}}", "layer {{layer}}"),), help=meaning)
+    return Panel(title, (PanelQuery(f"{metric}{{{_RUNS}}}", "layer {{layer}}"),), help=meaning)
 
 
 OVERVIEW = Dashboard(
     "orchestrate-overview",
     "orchestrate: overview",
     (
-        Panel("Alerts", (Query('ALERTS{alertname=~"Orchestrate.*"}'),), kind="table", width=24),
-        Panel("Runs", (Query("orchestrate_runs", "{{state}}"),), kind="stat"),
+        Panel(
+            "Alerts", (PanelQuery('ALERTS{alertname=~"Orchestrate.*"}'),), kind="table", width=24
+        ),
+        Panel("Runs", (PanelQuery("orchestrate_runs", "{{state}}"),), kind="stat"),
         Panel(
             "Runs under way",
-            (Query('orchestrate_run_state{state=~"running|unattended|elsewhere"} == 1'),),
+            (PanelQuery('orchestrate_run_state{state=~"running|unattended|elsewhere"} == 1'),),
             kind="table",
         ),
-        Panel("Progress", (Query("orchestrate_run_progress_ratio", "{{run}}"),), "percentunit"),
-        Panel("Tokens per second", (Query("orchestrate_run_tokens_per_second", "{{run}}"),)),
+        Panel(
+            "Progress", (PanelQuery("orchestrate_run_progress_ratio", "{{run}}"),), "percentunit"
+        ),
+        Panel("Tokens per second", (PanelQuery("orchestrate_run_tokens_per_second", "{{run}}"),)),
         Panel(
             "Last night of each schedule",
-            (Query("orchestrate_nightly_state == 1"),),
+            (PanelQuery("orchestrate_nightly_state == 1"),),
             kind="table",
         ),
         Panel(
             "Since a night finished well",
-            (Query("time() - orchestrate_nightly_finished_timestamp_seconds", "{{schedule}}"),),
+            (
+                PanelQuery(
+                    "time() - orchestrate_nightly_finished_timestamp_seconds", "{{schedule}}"
+                ),
+            ),
             "s",
             kind="stat",
         ),
         Panel(
             "Last runs by the median of runs like them",
-            (Query("orchestrate_last_run_trend_ratio < 1", "{{workload}} {{cluster}} {{figure}}"),),
+            (
+                PanelQuery(
+                    "orchestrate_last_run_trend_ratio < 1", "{{workload}} {{cluster}} {{figure}}"
+                ),
+            ),
             "percentunit",
             help="Below 1 is worse. Figures without a direction have no trend.",
         ),
         Panel(
             "Free where runs are kept",
-            (Query("orchestrate_home_free_bytes / orchestrate_home_size_bytes", "{{instance}}"),),
+            (
+                PanelQuery(
+                    "orchestrate_home_free_bytes / orchestrate_home_size_bytes", "{{instance}}"
+                ),
+            ),
             "percentunit",
         ),
     ),
@@ -64,40 +85,48 @@ RUN = Dashboard(
     "orchestrate-run",
     "orchestrate: run",
     (
-        Panel("Run", (Query(f"orchestrate_run_info{{{_RUNS}}}"),), kind="table", width=24),
+        Panel("Run", (PanelQuery(f"orchestrate_run_info{{{_RUNS}}}"),), kind="table", width=24),
         _by_run("Progress", "orchestrate_run_progress_ratio", "percentunit"),
-        Panel("Ranks", (Query(f"orchestrate_run_ranks{{{_RUNS}}}", "{{run}} {{state}}"),)),
+        Panel("Ranks", (PanelQuery(f"orchestrate_run_ranks{{{_RUNS}}}", "{{run}} {{state}}"),)),
         _by_run("Tokens per second", "orchestrate_run_tokens_per_second"),
         _by_run("Step", "orchestrate_run_step_seconds", "s"),
-        Panel("Figures", (Query(f"orchestrate_run_figure{{{_RUNS}}}", "{{figure}} {{unit}}"),)),
-        Panel("Nodes", (Query(f"orchestrate_run_nodes{{{_RUNS}}}", "{{run}} {{state}}"),)),
+        Panel(
+            "Figures", (PanelQuery(f"orchestrate_run_figure{{{_RUNS}}}", "{{figure}} {{unit}}"),)
+        ),
+        Panel("Nodes", (PanelQuery(f"orchestrate_run_nodes{{{_RUNS}}}", "{{run}} {{state}}"),)),
         Panel(
             "Power of GPUs",
-            (Query(f"rate(orchestrate_run_gpu_energy_joules_total{{{_RUNS}}}[5m])", "{{run}}"),),
+            (
+                PanelQuery(
+                    f"rate(orchestrate_run_gpu_energy_joules_total{{{_RUNS}}}[5m])", "{{run}}"
+                ),
+            ),
             "watt",
             help="From NVML's energy counter, as ranks report it: at most a minute late.",
         ),
         Panel(
             "Retries, fallbacks, broken links, stalls",
             (
-                Query(f"orchestrate_run_retries_total{{{_RUNS}}}", "{{run}} retries"),
-                Query(f"orchestrate_run_fallbacks_total{{{_RUNS}}}", "{{run}} fallbacks"),
-                Query(f"orchestrate_run_links_broken{{{_RUNS}}}", "{{run}} links"),
-                Query(f"orchestrate_run_stalled{{{_RUNS}}}", "{{run}} stalled"),
+                PanelQuery(f"orchestrate_run_retries_total{{{_RUNS}}}", "{{run}} retries"),
+                PanelQuery(f"orchestrate_run_fallbacks_total{{{_RUNS}}}", "{{run}} fallbacks"),
+                PanelQuery(f"orchestrate_run_links_broken{{{_RUNS}}}", "{{run}} links"),
+                PanelQuery(f"orchestrate_run_stalled{{{_RUNS}}}", "{{run}} stalled"),
             ),
         ),
         Panel(
             "Divided work",
             (
-                Query(f"rate(orchestrate_run_samples_total{{{_RUNS}}}[1m])", "{{outcome}} per s"),
-                Query(f"orchestrate_run_samples_queued{{{_RUNS}}}", "queued"),
-                Query(f"orchestrate_run_samples_leased{{{_RUNS}}}", "leased"),
+                PanelQuery(
+                    f"rate(orchestrate_run_samples_total{{{_RUNS}}}[1m])", "{{outcome}} per s"
+                ),
+                PanelQuery(f"orchestrate_run_samples_queued{{{_RUNS}}}", "queued"),
+                PanelQuery(f"orchestrate_run_samples_leased{{{_RUNS}}}", "leased"),
             ),
         ),
         Panel(
             "Since a rank reported progress",
             (
-                Query(
+                PanelQuery(
                     f"time() - orchestrate_run_progress_timestamp_seconds{{{_RUNS}}}"
                     ' and on (run) (orchestrate_run_state{state="running"} == 1)',
                     "{{run}}",
@@ -108,11 +137,13 @@ RUN = Dashboard(
         Panel(
             "Fabric",
             (
-                Query(
+                PanelQuery(
                     f"orchestrate_run_fabric_bus_bandwidth_bytes_per_second{{{_RUNS}}}",
                     "{{run}} probed",
                 ),
-                Query(f"orchestrate_run_fabric_floor_bytes_per_second{{{_RUNS}}}", "{{run}} floor"),
+                PanelQuery(
+                    f"orchestrate_run_fabric_floor_bytes_per_second{{{_RUNS}}}", "{{run}} floor"
+                ),
             ),
             "Bps",
         ),
@@ -120,8 +151,10 @@ RUN = Dashboard(
         Panel(
             "Rounds over SSH",
             (
-                Query(f"orchestrate_run_rounds_total{{{_RUNS}}}", "{{run}} rounds"),
-                Query(f"rate(orchestrate_run_round_bytes_total{{{_RUNS}}}[5m])", "{{run}} B/s"),
+                PanelQuery(f"orchestrate_run_rounds_total{{{_RUNS}}}", "{{run}} rounds"),
+                PanelQuery(
+                    f"rate(orchestrate_run_round_bytes_total{{{_RUNS}}}[5m])", "{{run}} B/s"
+                ),
             ),
         ),
     ),
@@ -137,7 +170,11 @@ NODES = Dashboard(
         _by_node("Tokens per second", "orchestrate_node_tokens_per_second"),
         Panel(
             "Power of GPUs by the energy counter",
-            (Query(f"rate(orchestrate_node_gpu_energy_joules_total{{{_NODES}}}[5m])", "{{node}}"),),
+            (
+                PanelQuery(
+                    f"rate(orchestrate_node_gpu_energy_joules_total{{{_NODES}}}[5m])", "{{node}}"
+                ),
+            ),
             "watt",
         ),
         _by_node("Power", "orchestrate_node_gpu_power_watts", "watt"),
@@ -145,7 +182,7 @@ NODES = Dashboard(
         Panel(
             "GPU memory in use",
             (
-                Query(
+                PanelQuery(
                     f"orchestrate_node_gpu_memory_used_bytes{{{_NODES}}}"
                     f" / orchestrate_node_gpu_memory_bytes{{{_NODES}}}",
                     "{{node}}",
@@ -155,20 +192,22 @@ NODES = Dashboard(
         ),
         Panel(
             "GPUs held down",
-            (Query(f"orchestrate_node_gpus_throttled{{{_NODES}}}", "{{node}} {{reason}}"),),
+            (PanelQuery(f"orchestrate_node_gpus_throttled{{{_NODES}}}", "{{node}} {{reason}}"),),
         ),
         Panel(
             "Errors of GPUs",
             (
-                Query(f"orchestrate_node_gpu_ecc_uncorrected_errors{{{_NODES}}}", "{{node}} ECC"),
-                Query(f"orchestrate_node_gpu_xid_errors{{{_NODES}}}", "{{node}} Xid"),
-                Query(f"orchestrate_node_gpus_lost{{{_NODES}}}", "{{node}} lost"),
+                PanelQuery(
+                    f"orchestrate_node_gpu_ecc_uncorrected_errors{{{_NODES}}}", "{{node}} ECC"
+                ),
+                PanelQuery(f"orchestrate_node_gpu_xid_errors{{{_NODES}}}", "{{node}} Xid"),
+                PanelQuery(f"orchestrate_node_gpus_lost{{{_NODES}}}", "{{node}} lost"),
             ),
         ),
         Panel(
             "NVLink payload",
             (
-                Query(
+                PanelQuery(
                     f"rate(orchestrate_node_nvlink_payload_bytes_total{{{_NODES}}}[1m])",
                     "{{node}} {{direction}}",
                 ),
@@ -188,7 +227,7 @@ def _quantiles(title: str, metric: str) -> Panel:
     return Panel(
         title,
         tuple(
-            Query(
+            PanelQuery(
                 f"histogram_quantile({q}, sum by (le, run) ({rate}))", f"{{{{run}}}} p{100 * q:g}"
             )
             for q in (0.5, 0.95, 0.99)
@@ -206,33 +245,33 @@ INFERENCE = Dashboard(
         _quantiles("Time per output token", "orchestrate_request_output_token_seconds"),
         Panel(
             "Failed requests",
-            (Query(f"rate(orchestrate_requests_failed_total{{{_RUNS}}}[5m])", "{{run}}"),),
+            (PanelQuery(f"rate(orchestrate_requests_failed_total{{{_RUNS}}}[5m])", "{{run}}"),),
         ),
         _by_run("Tokens per second", "orchestrate_run_tokens_per_second"),
         Panel(
             "Requests in engines",
             (
-                Query(f"orchestrate_engine_requests_running{{{_RUNS}}}", "{{node}} running"),
-                Query(f"orchestrate_engine_requests_waiting{{{_RUNS}}}", "{{node}} waiting"),
+                PanelQuery(f"orchestrate_engine_requests_running{{{_RUNS}}}", "{{node}} running"),
+                PanelQuery(f"orchestrate_engine_requests_waiting{{{_RUNS}}}", "{{node}} waiting"),
             ),
         ),
         Panel(
             "KV cache in use",
-            (Query(f"orchestrate_engine_cache_usage_ratio{{{_RUNS}}}", "{{node}}"),),
+            (PanelQuery(f"orchestrate_engine_cache_usage_ratio{{{_RUNS}}}", "{{node}}"),),
             "percentunit",
         ),
         Panel(
             "Scaling: what waits",
             (
-                Query("orchestrate_scaling_queue_depth", "{{workload}} requests"),
-                Query("orchestrate_scaling_token_backlog", "{{workload}} tokens"),
+                PanelQuery("orchestrate_scaling_queue_depth", "{{workload}} requests"),
+                PanelQuery("orchestrate_scaling_token_backlog", "{{workload}} tokens"),
             ),
         ),
         Panel(
             "Scaling: p95 and saturation",
             (
-                Query("orchestrate_scaling_latency_p95_seconds", "{{workload}} p95 in s"),
-                Query("orchestrate_scaling_saturation_ratio", "{{workload}} saturation"),
+                PanelQuery("orchestrate_scaling_latency_p95_seconds", "{{workload}} p95 in s"),
+                PanelQuery("orchestrate_scaling_saturation_ratio", "{{workload}} saturation"),
             ),
         ),
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.adapters.extras import install_command
 from orchestrator.core.base.errors import UsageError
 from orchestrator.core.monitoring.catalogue import METRICS
-from orchestrator.core.monitoring.metric import Metric, MetricKind, Sample
+from orchestrator.core.monitoring.metric import MetricFamily, MetricKind, Sample
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -95,7 +95,7 @@ def _by_metric(samples: Iterable[Sample]) -> dict[str, Values]:
     return {name: values for name, values in by_metric.items() if values}
 
 
-def _family(metric: Metric, values: Values) -> Family:
+def _family(metric: MetricFamily, values: Values) -> Family:
     from prometheus_client.metrics_core import Metric as Family
 
     counter = metric.kind is MetricKind.COUNTER
@@ -111,7 +111,11 @@ def _family(metric: Metric, values: Values) -> Family:
 
 
 def _add_buckets(
-    family: Family, metric: Metric, labels: dict[str, str], total: float, counts: tuple[float, ...]
+    family: Family,
+    metric: MetricFamily,
+    labels: dict[str, str],
+    total: float,
+    counts: tuple[float, ...],
 ) -> None:
     below = 0.0
     for bound, count in zip([*map(str, metric.bounds), "+Inf"], counts, strict=True):

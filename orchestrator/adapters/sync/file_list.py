@@ -6,8 +6,9 @@ Only regular files and links travel. :mod:`.tree_walk` goes through the folder, 
 
 from __future__ import annotations
 
+import os
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from orchestrator.core.base.errors import UsageError
 LARGE_FILE_BYTES = 100 * 1000 * 1000
 LARGE_TOTAL_BYTES = 500 * 1000 * 1000
 BIGGEST = 3
+# A pointer of Git LFS is a text of three lines; by its specification less than 1024 bytes.
+_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_POINTER_BYTES, _MOST_READ = range(100, 1024), 500
+_ATTRIBUTES, _ATTRIBUTE_BYTES = ".gitattributes", 65536
+# Endings of .env files that are made to be shared.
+_PATTERNS = ("example", "sample", "template", "dist", "defaults", "schema")
 
 
 @dataclass(slots=True)
@@ -62,7 +69,8 @@ def list_tree(folder: Path, own: Path | None = None, needed: tuple[str, ...] = (
         ) from error
     files = FileList(folder, walk.names, walk.stats, walk.account.summary())
     files.left_out = {path: rule for path in needed if (rule := walk.account.rule_of(path))}
-    files.warnings = (*_home_warning(folder), *walk.notes, *_size_warnings(files))
+    told = (*_home_warning(folder), *walk.notes, *_key_warnings(files), *_pointer_warnings(files))
+    files.warnings = (*told, *_size_warnings(files))
     return files
 
 
@@ -106,3 +114,45 @@ def _size_warnings(files: FileList) -> list[str]:
     if total > LARGE_TOTAL_BYTES:
         return [f"{total / 1e6:.0f} MB travel from {files.folder}, most of all {named}; {remedy}"]
     return [f"large files travel from {files.folder}: {named}; {remedy}"] if large else []
+
+
+def _key_warnings(files: FileList) -> list[str]:
+    """Programs read ``.env`` beside them, so it travels; what it holds is mostly secret."""
+    keys = [name for name in files.names if ".env" in name and _is_settings(name)]
+    if not keys:
+        return []
+    remedy = f"leave out with {IGNORE_FILE} what no rank reads"
+    return [f"files that mostly hold keys and passwords travel: {_listed(keys)}; {remedy}"]
+
+
+def _is_settings(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    kind = last.removeprefix(".env")
+    return kind != last and kind[:1] in ("", ".") and not kind.endswith(_PATTERNS)
+
+
+def _pointer_warnings(files: FileList) -> list[str]:
+    attributes = [name for name in files.names if name.endswith(_ATTRIBUTES)]
+    read = (_beginning(files.folder / name, _ATTRIBUTE_BYTES) for name in attributes)
+    if not any(b"filter=lfs" in text for text in read):
+        return []
+    sizes = zip(files.names, files.stats[SIZE::WIDTH], strict=True)
+    small = [name for name, size in sizes if size in _POINTER_BYTES][:_MOST_READ]
+    found = [n for n in small if _beginning(files.folder / n, len(_POINTER)) == _POINTER]
+    if not found:
+        return []
+    remedy = "in place of their content, which git lfs pull brings"
+    return [f"pointers of Git LFS travel, {remedy}: {_listed(found)}"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - BIGGEST} more" if len(names) > BIGGEST else ""
+    return ", ".join(names[:BIGGEST]) + more
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""

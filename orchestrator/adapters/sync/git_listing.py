@@ -18,7 +18,7 @@ _NOT_IN_A_REPOSITORY = 128
 _PARTS = ("HEAD", "objects", "refs", "config")
 
 
-class Query:
+class GitQuery:
     """The questions run side by side, while the caller does something else in between."""
 
     def __init__(self, folder: Path) -> None:

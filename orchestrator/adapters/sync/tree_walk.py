@@ -47,7 +47,7 @@ class Walk:
     def _repository(self, prefix: str, depth: int) -> None:
         """Everything below ``prefix``, which is empty or ends in ``/``."""
         folder = self._folder / prefix
-        query = git.Query.start(folder)
+        query = git.GitQuery.start(folder)
         if query is None:
             self._without_git(prefix, depth)
             return

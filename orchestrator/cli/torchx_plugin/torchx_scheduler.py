@@ -48,7 +48,7 @@ STOP_S = 300.0
 STREAMS = {Stream.STDOUT: "out", Stream.STDERR: "err"}
 
 
-class Refused(InvalidRunConfigException):  # type: ignore[misc] # TorchX comes without types
+class RefusedByTorchx(InvalidRunConfigException):  # type: ignore[misc] # TorchX comes without types
     """As TorchX's command line shows one, without a traceback: 0.7.0 shows ``cfg_key`` alone."""
 
     def __init__(self, what: str) -> None:
@@ -103,7 +103,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         if not role.workspace:
             return
         if not role.workspace.is_unmapped_single_project():
-            raise Refused("a workspace of several folders: one folder travels with a run")
+            raise RefusedByTorchx("a workspace of several folders: one folder travels with a run")
         self.build_workspace_and_update_role(role, str(role.workspace), cfg)
 
     def _validate(self, app: AppDef, scheduler: str, cfg: Mapping[str, Any] | None = None) -> None:
@@ -113,7 +113,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         try:
             return AppDryRunInfo(self._order(app, cfg), str)
         except Unsupported as what:
-            raise Refused(f"this scheduler cannot honour {what}") from None
+            raise RefusedByTorchx(f"this scheduler cannot honour {what}") from None
 
     def _order(self, app: AppDef, cfg: Mapping[str, Any]) -> RunOrder:
         role = refuse_app(app)
@@ -151,7 +151,7 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         try:
             nodes = pick_nodes(self._facts(order), order)
         except Unsupported as what:
-            raise Refused(str(what)) from None
+            raise RefusedByTorchx(str(what)) from None
         done = _command(self._layout, order.arguments(fold_nodeset(nodes)), folder=order.workdir)
         if done.returncode:
             _fail(f"orchestrate run ended with exit code {done.returncode}; its reason is above")
@@ -214,10 +214,10 @@ class OrchestrateScheduler(WorkspaceMixin, Scheduler):  # type: ignore[misc] # l
         """What the ranks of the ``k``-th node wrote."""
         del role_name  # a run has one
         if since is not None or until is not None:
-            raise Refused("since and until: the lines of ranks carry no times")
+            raise RefusedByTorchx("since and until: the lines of ranks carry no times")
         folder = app_runs.find_app(self._layout, app_id)
         if folder is None:
-            raise Refused(f"no run is called {app_id}")
+            raise RefusedByTorchx(f"no run is called {app_id}")
         stream = STREAMS.get(streams) if streams is not None else None
         return app_runs.log_lines(folder, k, stream, regex, follow=should_tail)
 
@@ -238,7 +238,7 @@ def _command(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Refused(f"orchestrate {words[0]} did not end within {limit_s:g} s") from None
+        raise RefusedByTorchx(f"orchestrate {words[0]} did not end within {limit_s:g} s") from None
 
 
 def _refuse_image(role: Role) -> None:
@@ -250,7 +250,7 @@ def _refuse_image(role: Role) -> None:
             f"image {role.image}: ranks run in the Python environment that the inventory names, "
             f"or in a container: --scheduler_args container={role.image}"
         )
-        raise Refused(f"this scheduler cannot honour {what}")
+        raise RefusedByTorchx(f"this scheduler cannot honour {what}")
 
 
 def _cluster(name: str) -> str:
@@ -269,4 +269,4 @@ def _options(cfg: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _fail(what: str) -> NoReturn:
-    raise Refused(what)
+    raise RefusedByTorchx(what)

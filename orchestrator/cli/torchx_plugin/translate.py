@@ -33,7 +33,7 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
+class RoleNeeds:
     """What each node must have; nothing of it is reserved but the GPUs. 0 = nothing is asked."""
 
     cpus: int = 0
@@ -61,7 +61,7 @@ class RunOrder:
     role: str
     replicas: int
     ranks: int
-    needs: Needs
+    needs: RoleNeeds
     cluster: str
     nodes: str
     workdir: str
@@ -130,9 +130,9 @@ def _of_resource(resource: Any) -> Iterator[str]:
             yield f"resource {name} {words}: name the nodes that have them, nodes=EXPR"
 
 
-def needs_of(resource: Any) -> Needs:
+def needs_of(resource: Any) -> RoleNeeds:
     """TorchX writes -1 for what nobody asked."""
-    return Needs(
+    return RoleNeeds(
         cpus=max(0, int(resource.cpu)),
         memory_mb=max(0, int(resource.memMB)),
         gpus=max(0, int(resource.gpu)),

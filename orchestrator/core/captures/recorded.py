@@ -43,7 +43,7 @@ class RecordedIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class CapturedSamples:
     """The rows of one CSV file by what tells them apart, ``(gpu,)`` or ``(gpu, link)``: time in
     seconds since the sampler began, then a value for each of ``columns``.
     """
@@ -66,7 +66,7 @@ class NodeRecord:
 
     node: str
     index: RecordedIndex | None
-    samples: Mapping[str, Samples] = field(default_factory=dict)
+    samples: Mapping[str, CapturedSamples] = field(default_factory=dict)
     problem: str = ""
     problems: Mapping[str, str] = field(default_factory=dict)
     collectives: Sequence[Collectives] = ()

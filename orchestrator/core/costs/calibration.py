@@ -14,7 +14,7 @@ from orchestrator.core.costs.eager import eager_step
 from orchestrator.core.costs.eager.eager_step import EagerJob
 from orchestrator.core.costs.estimate import Family, Term
 from orchestrator.core.costs.fitting import MeasuredPoint, fit, leave_one_out, mean_errors
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware
 from orchestrator.core.costs.inference_prediction import inference_features
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.predict import GPUS, Coverage, Features, training_features
@@ -47,7 +47,7 @@ class Observation:
     label: str
     gpu: str
     job: TrainingJob | InferenceJob
-    fabric: Fabric
+    fabric: FabricHardware
     figures: Mapping[str, float]
     held_out: bool = False
 
@@ -62,7 +62,7 @@ class Observation:
 def calibrate(
     observations: Sequence[Observation],
     assumed: Mapping[str, FamilyPriors],
-    device: Device,
+    device: GpuHardware,
     *,
     made: str,
     source: str,
@@ -95,7 +95,7 @@ def _points(
     observations: Iterable[Observation],
     kind: str,
     figure: str,
-    device: Device,
+    device: GpuHardware,
 ) -> Iterator[MeasuredPoint]:
     for each in observations:
         if each.kind == kind and figure in each.figures:
@@ -104,7 +104,7 @@ def _points(
             yield MeasuredPoint(terms, each.figures[figure], cap)
 
 
-def terms_of(observation: Observation, figure: str, device: Device) -> Iterable[Term]:
+def terms_of(observation: Observation, figure: str, device: GpuHardware) -> Iterable[Term]:
     """What physics says of a measured figure; power by the measured step."""
     job, fabric = observation.job, observation.fabric
     step, first = (observation.figures.get(name, 1.0) for name in ("step_s", "first_token_s"))

@@ -28,7 +28,7 @@ PREDICTED_AS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Compared):
+class CheckedFigure(Compared):
     """A measured figure beside what the model and the bare roofline say of it."""
 
     label: str
@@ -56,7 +56,7 @@ class Score:
     roofline_mape: float | None
 
 
-def check_points(observations: Iterable[Observation], model: CostModel) -> Iterator[Check]:
+def check_points(observations: Iterable[Observation], model: CostModel) -> Iterator[CheckedFigure]:
     """Every figure of each observation that the model predicts; none beyond its coverage."""
     for each in observations:
         try:
@@ -67,7 +67,7 @@ def check_points(observations: Iterable[Observation], model: CostModel) -> Itera
         for name, measured in each.figures.items():
             key = PREDICTED_AS.get(name, ("", ""))[place]
             if key:
-                yield Check(
+                yield CheckedFigure(
                     label=each.label,
                     figure=f"{EAGER} {name}" if each.kind == EAGER else name,
                     measured=measured,
@@ -95,7 +95,7 @@ def _predicted(
     return figures, {STEP: step, FIRST: first, RATE: rate}
 
 
-def scores(checks: Sequence[Check]) -> Iterator[Score]:
+def scores(checks: Sequence[CheckedFigure]) -> Iterator[Score]:
     """A score a figure, in the order in which figures come first."""
     for figure in dict.fromkeys(check.figure for check in checks):
         own = [check for check in checks if check.figure == figure]

@@ -26,7 +26,7 @@ OVERSHOOT = 1.03  # of a cap that is regulated
 SHARPNESS = 6.0  # p: at D = H the slower one is 12 % longer than alone
 
 
-class Part(StrEnum):
+class WorkPlace(StrEnum):
     """Where a term's work is done."""
 
     DEVICE = "device"
@@ -41,7 +41,7 @@ class Term(NamedTuple):
 
     name: str
     amount: float
-    part: Part = Part.DEVICE
+    part: WorkPlace = WorkPlace.DEVICE
 
 
 @wire("CostFamily")
@@ -110,7 +110,7 @@ def weigh(
 ) -> Weighed:
     """The figure that ``terms`` make with these coefficients, and its slopes."""
     coefficients = _coefficients(tuple(names), tuple(logs))
-    sums = dict.fromkeys(Part, 0.0)
+    sums = dict.fromkeys(WorkPlace, 0.0)
     weighed = []
     for term in terms:
         place, coefficient = coefficients[term.name]
@@ -126,20 +126,20 @@ def weigh(
     return _capped(value, slopes, cap)
 
 
-def _combined(sums: Mapping[Part, float]) -> tuple[float, Mapping[Part, float]]:
+def _combined(sums: Mapping[WorkPlace, float]) -> tuple[float, Mapping[WorkPlace, float]]:
     """The figure, and by how much it moves with each sum."""
-    products = _slower(sums[Part.READ], sums[Part.COMPUTED])
-    device = sums[Part.DEVICE] + products
-    both = _slower(device, sums[Part.HOST])
+    products = _slower(sums[WorkPlace.READ], sums[WorkPlace.COMPUTED])
+    device = sums[WorkPlace.DEVICE] + products
+    both = _slower(device, sums[WorkPlace.HOST])
     on_device = _bend(device, both)
     bends = {
-        Part.DEVICE: on_device,
-        Part.READ: on_device * _bend(sums[Part.READ], products),
-        Part.COMPUTED: on_device * _bend(sums[Part.COMPUTED], products),
-        Part.HOST: _bend(sums[Part.HOST], both),
-        Part.AFTER: 1.0,
+        WorkPlace.DEVICE: on_device,
+        WorkPlace.READ: on_device * _bend(sums[WorkPlace.READ], products),
+        WorkPlace.COMPUTED: on_device * _bend(sums[WorkPlace.COMPUTED], products),
+        WorkPlace.HOST: _bend(sums[WorkPlace.HOST], both),
+        WorkPlace.AFTER: 1.0,
     }
-    return both + sums[Part.AFTER], bends
+    return both + sums[WorkPlace.AFTER], bends
 
 
 def _bend(part: float, slower: float) -> float:

@@ -13,7 +13,7 @@ from orchestrator.core.base.wire_names import wire
 
 
 @wire("Device")
-class Device(NamedTuple):
+class GpuHardware(NamedTuple):
     """A kind of GPU by its data sheet. ``flops``: dense FLOP/s by precision (``bf16``);
     ``names``: beginnings of the driver's name for it.
     """
@@ -27,7 +27,7 @@ class Device(NamedTuple):
     idle_w: float
 
 
-class Link(NamedTuple):
+class LinkHardware(NamedTuple):
     """What joins GPUs: bytes/s in one direction for each GPU, and the seconds that a collective
     takes to start and for each step of a ring.
     """
@@ -38,15 +38,15 @@ class Link(NamedTuple):
     hop_s: float
 
 
-class Fabric(NamedTuple):
+class FabricHardware(NamedTuple):
     """``per_node`` GPUs joined by ``inside``; nodes by ``between``, whose rate is that of one GPU's
     share of the node's adapters. ``switch_bytes_s``: what an all-reduce in the switch itself moves,
     which NCCL chooses from ``switch_from`` GPUs on; 0 = it cannot.
     """
 
     per_node: int
-    inside: Link
-    between: Link | None = None
+    inside: LinkHardware
+    between: LinkHardware | None = None
     switch_bytes_s: float = 0.0
     switch_from: int = 0
 
@@ -68,9 +68,9 @@ class Latency(NamedTuple):
 
 @wire("GpuKind")
 class GpuKind(NamedTuple):
-    """A kind of GPU, and how those of a node are joined: see :class:`Fabric`."""
+    """A kind of GPU, and how those of a node are joined: see :class:`FabricHardware`."""
 
-    device: Device
+    device: GpuHardware
     link: str
     link_bytes_s: float
     switch_bytes_s: float = 0.0
@@ -83,13 +83,13 @@ def make_fabric(
     per_node: int,
     network: str = "",
     network_bytes_s: float = 0.0,
-) -> Fabric:
+) -> FabricHardware:
     """``network`` joins nodes, one of ``links``, with the bytes/s of one GPU's share of the node's
     adapters; empty = there is one node.
     """
     inside = links[gpu.link]
     far = links[network] if network else None
-    return Fabric(
+    return FabricHardware(
         per_node=per_node,
         inside=_link(gpu.link, inside, gpu.link_bytes_s),
         between=_link(network, far, network_bytes_s) if far else None,
@@ -98,8 +98,8 @@ def make_fabric(
     )
 
 
-def _link(name: str, latency: Latency, bytes_s: float) -> Link:
-    return Link(
+def _link(name: str, latency: Latency, bytes_s: float) -> LinkHardware:
+    return LinkHardware(
         name=name,
         bytes_s=latency.efficiency * bytes_s,
         start_s=latency.start_s,

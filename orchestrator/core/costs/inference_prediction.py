@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.costs import inference_step
 from orchestrator.core.costs.estimate import estimate, joined
-from orchestrator.core.costs.hardware import Fabric
+from orchestrator.core.costs.hardware import FabricHardware
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.predict import (
     GPUS,
@@ -27,7 +27,7 @@ def inference_features(job: InferenceJob) -> Features:
     }
 
 
-def predict_inference(job: InferenceJob, fabric: Fabric, model: CostModel) -> Prediction:
+def predict_inference(job: InferenceJob, fabric: FabricHardware, model: CostModel) -> Prediction:
     """All ``rows`` requests of each replica at once: time to the last first token, of a decode
     step, output tokens/s of all GPUs, peak bytes, watts of a GPU. Raises :class:`OutOfCoverage`.
     """

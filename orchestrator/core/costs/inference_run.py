@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from orchestrator.core.base.figures import format_figure
 from orchestrator.core.costs.estimate import Interval, depending, estimate, joined
-from orchestrator.core.costs.hardware import Fabric
+from orchestrator.core.costs.hardware import FabricHardware
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import (
     InferenceJob,
@@ -56,7 +56,7 @@ class Load(NamedTuple):
     served: bool = False
 
 
-class Answers(NamedTuple):
+class EngineAnswers(NamedTuple):
     """What one engine does: the job, what is predicted of it, and seconds: of all its requests,
     until the first token of one, of each token after it; watts of its GPU. None = as a job of so
     many at once says.
@@ -118,7 +118,9 @@ def inference_job(job: Job, source: InferenceSource, shape: ModelShape) -> Infer
     return InferenceJob(shape=shape, rows=1, prompt=prompt, answer=int(_number(job, source.answer)))
 
 
-def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel) -> Answers:
+def answer_load(
+    one: InferenceJob, load: Load, fabric: FabricHardware, model: CostModel
+) -> EngineAnswers:
     """Raises :class:`NotPredicted` for a rate that no number of requests at once reaches, and
     :class:`OutOfCoverage`.
     """
@@ -149,7 +151,7 @@ def answer_load(one: InferenceJob, load: Load, fabric: Fabric, model: CostModel)
 class _Prompts:
     """What is predicted of so many requests at once, each number once."""
 
-    def __init__(self, one: InferenceJob, fabric: Fabric, model: CostModel) -> None:
+    def __init__(self, one: InferenceJob, fabric: FabricHardware, model: CostModel) -> None:
         self.one = one
         self._fabric, self._model = fabric, model
         self._power = model.families["inference.power"]
@@ -190,7 +192,7 @@ class _Prompts:
         return Interval(*map(max, found, alone))
 
 
-def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
+def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> EngineAnswers:
     """With ``rows`` in flight while requests come one by one, ``rate`` of them in a second."""
     one, found = prompts.one, prompts.at_once(rows)
     step, alone = prompts.served_step_s(rows), prompts.done_s(1)
@@ -201,7 +203,7 @@ def _steady_answers(prompts: _Prompts, rows: int, rate: float) -> Answers:
     first = joined((together, step, wait, prompts.taken))
     whole = joined((first, token.scaled(max(1, one.answer - 1))))
     watts = prompts.watts(rows, rate, token)
-    return Answers(one._replace(rows=rows), found, whole, first, token, watts)
+    return EngineAnswers(one._replace(rows=rows), found, whole, first, token, watts)
 
 
 def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
@@ -219,14 +221,14 @@ def _token_s(prompts: _Prompts, step: Interval, rate: float, end: int) -> float:
 
 
 def _answers(
-    one: InferenceJob, rows: int, fabric: Fabric, model: CostModel, *, served: bool = False
-) -> Answers:
+    one: InferenceJob, rows: int, fabric: FabricHardware, model: CostModel, *, served: bool = False
+) -> EngineAnswers:
     job = one._replace(rows=rows)
     found = predict_inference(job, fabric, model)
     prompts, step = found.figures["prompts_done_s"], found.figures["decode_step_s"]
     steps = max(1, job.answer - 1)
     if not served:
-        return Answers(job, found, joined((prompts, step.scaled(steps))))
+        return EngineAnswers(job, found, joined((prompts, step.scaled(steps))))
     taken = _request_s(job, model)
     all_first = joined((prompts, taken))
     whole = joined((all_first, step.scaled(steps)))
@@ -239,7 +241,7 @@ def _answers(
         terms = tuple(power_terms(job, model.device, step.value, first_s))
         return estimate(model.families["inference.power"], terms, model.device.power_w)
 
-    return Answers(job, found, whole, first, token, depending(taken, drawn))
+    return EngineAnswers(job, found, whole, first, token, depending(taken, drawn))
 
 
 def _request_s(job: InferenceJob, model: CostModel) -> Interval:
@@ -254,7 +256,7 @@ def kept_job(job: Job, source: InferenceSource, asked: InferenceJob) -> Inferenc
     return asked._replace(answer=max(asked.answer, context - asked.prompt))
 
 
-def engine_memory(kept: InferenceJob, fabric: Fabric, model: CostModel) -> Interval:
+def engine_memory(kept: InferenceJob, fabric: FabricHardware, model: CostModel) -> Interval:
     """Its peak. Raises :class:`NotPredicted` where it does not fit, and :class:`OutOfCoverage`."""
     peak = predict_inference(kept, fabric, model).figures["peak_memory_bytes"]
     if peak.low > model.device.memory_bytes:
@@ -266,7 +268,7 @@ def engine_memory(kept: InferenceJob, fabric: Fabric, model: CostModel) -> Inter
 
 
 def planned_inference(
-    source: InferenceSource, load: Load, alone: Prediction, answers: Answers, memory: Interval
+    source: InferenceSource, load: Load, alone: Prediction, answers: EngineAnswers, memory: Interval
 ) -> JobPrediction:
     """The figures that the workload reports, watts of a GPU, and the memory of an engine that keeps
     no more than it is asked to. ``alone``: of a request that has an engine for itself: none is
@@ -294,7 +296,7 @@ def _from_to(least: Interval, likely: Interval, most: Interval) -> Interval:
     return Interval(value=likely.value, low=min(least.low, likely.value), high=high)
 
 
-def _throughput(load: Load, answers: Answers) -> Interval:
+def _throughput(load: Load, answers: EngineAnswers) -> Interval:
     """Output tokens/s from the first send to the last answer, which comes after the schedule."""
     if not load.rate:
         return answers.rate.scaled(load.engines)
@@ -307,7 +309,7 @@ def _throughput(load: Load, answers: Answers) -> Interval:
 
 
 def planned_batches(
-    job: Job, source: InferenceSource, one: InferenceJob, fabric: Fabric, model: CostModel
+    job: Job, source: InferenceSource, one: InferenceJob, fabric: FabricHardware, model: CostModel
 ) -> JobPrediction:
     """The figures of each batch, which ends before the next one begins. Raises
     :class:`NotPredicted` for one that does not fit, and :class:`OutOfCoverage`.
@@ -324,7 +326,7 @@ def planned_batches(
 
 
 def planned_server(
-    source: InferenceSource, load: Load, one: InferenceJob, fabric: Fabric, model: CostModel
+    source: InferenceSource, load: Load, one: InferenceJob, fabric: FabricHardware, model: CostModel
 ) -> JobPrediction:
     """What engines that take the memory that they find can answer at most, and what they take.
     Raises :class:`NotPredicted` where the model does not fit, and :class:`OutOfCoverage`.

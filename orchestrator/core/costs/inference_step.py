@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s
-from orchestrator.core.costs.estimate import Part, Term
+from orchestrator.core.costs.estimate import Term, WorkPlace
 from orchestrator.core.costs.expert_imbalance import Imbalance, Routing, imbalance
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.training_step import BF16, MICROSECOND, MILLISECOND, activity_terms
 
@@ -62,22 +62,24 @@ class InferenceJob(NamedTuple):
         return imbalance(self.routing, tokens, self.expert)
 
 
-def decode_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+def decode_terms(job: InferenceJob, device: GpuHardware, fabric: FabricHardware) -> Iterator[Term]:
     """Seconds of one decode step of a GPU, in the middle of the answers. One row has products of
     its own; several ones have a library's, which may take a second kernel to add up parts.
     """
     shape, memory = job.shape, device.memory_bytes_s
     kernels = shape.layers * KERNELS_PER_LAYER * MICROSECOND
-    yield Term("weights" if job.rows == 1 else "weights_rows", read_bytes(job) / memory, Part.READ)
-    yield Term("products", decode_flops(job) / device.flops["bf16"], Part.COMPUTED)
+    yield Term(
+        "weights" if job.rows == 1 else "weights_rows", read_bytes(job) / memory, WorkPlace.READ
+    )
+    yield Term("products", decode_flops(job) / device.flops["bf16"], WorkPlace.COMPUTED)
     yield Term("cache", cache_bytes(job, mean_length(job)) / memory)
     if job.rows > 1:
         yield Term("kernels_rows", kernels)
     yield Term("rows", BF16 * job.own_rows * _passed_values(shape) / memory)
     yield Term("kernels", kernels)
     yield from exchange_terms(job, fabric, job.rows)
-    yield Term("step", MILLISECOND, Part.HOST)
-    yield Term("answers", job.rows * MICROSECOND, Part.HOST)
+    yield Term("step", MILLISECOND, WorkPlace.HOST)
+    yield Term("answers", job.rows * MICROSECOND, WorkPlace.HOST)
 
 
 def serving_terms(job: InferenceJob) -> Iterator[Term]:
@@ -122,7 +124,7 @@ def decode_flops(job: InferenceJob) -> float:
     return 2.0 * used * job.own_rows / job.tensor
 
 
-def prefill_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+def prefill_terms(job: InferenceJob, device: GpuHardware, fabric: FabricHardware) -> Iterator[Term]:
     """Seconds until all prompts of a replica have their first token. Between two batches of prompts
     those that are done get one token more.
     """
@@ -138,9 +140,9 @@ def prefill_terms(job: InferenceJob, device: Device, fabric: Fabric) -> Iterator
     yield Term("kernels", kernels)
     yield Term("decodes", 2 * between / device.memory_bytes_s)
     yield from exchange_terms(job, fabric, job.rows * job.prompt)
-    yield Term("launches", kernels, Part.HOST)
-    yield Term("requests", job.rows * MICROSECOND, Part.AFTER)
-    yield Term("step", MILLISECOND, Part.AFTER)
+    yield Term("launches", kernels, WorkPlace.HOST)
+    yield Term("requests", job.rows * MICROSECOND, WorkPlace.AFTER)
+    yield Term("step", MILLISECOND, WorkPlace.AFTER)
 
 
 def prefill_flops(job: InferenceJob) -> float:
@@ -151,16 +153,16 @@ def prefill_flops(job: InferenceJob) -> float:
     return 2.0 * (body * tokens + shape.table * job.own_rows) / job.tensor
 
 
-def exchange_terms(job: InferenceJob, fabric: Fabric, tokens: float) -> Iterator[Term]:
+def exchange_terms(job: InferenceJob, fabric: FabricHardware, tokens: float) -> Iterator[Term]:
     """Two sums over tensor ranks a layer; to the experts and back."""
     shape = job.shape
     size = BF16 * tokens / job.expert * shape.hidden
     if job.tensor > 1:
         summed = 2 * shape.layers * all_reduce_s(size, job.tensor, fabric)
-        yield Term("exchange", summed, Part.AFTER)
+        yield Term("exchange", summed, WorkPlace.AFTER)
     if job.expert > 1:
         sent = 2 * shape.layers * all_to_all_s(size * shape.active_experts, job.expert, fabric)
-        yield Term("exchange", sent, Part.AFTER)
+        yield Term("exchange", sent, WorkPlace.AFTER)
 
 
 def memory_terms(job: InferenceJob) -> Iterator[Term]:
@@ -199,7 +201,9 @@ def _prompt_values(shape: ModelShape) -> float:
     )
 
 
-def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float) -> Iterator[Term]:
+def power_terms(
+    job: InferenceJob, device: GpuHardware, step_s: float, first_s: float
+) -> Iterator[Term]:
     """Mean watts of one GPU from the first prompt to the last answer, with decode steps of
     ``step_s`` after ``first_s`` for all prompts.
     """
@@ -212,7 +216,7 @@ def power_terms(job: InferenceJob, device: Device, step_s: float, first_s: float
 
 
 def steady_power_terms(
-    job: InferenceJob, device: Device, rate: float, token_s: float
+    job: InferenceJob, device: GpuHardware, rate: float, token_s: float
 ) -> Iterator[Term]:
     """Likewise while requests come one by one, ``rate`` of them in a second, and each sequence gets
     a token every ``token_s``.
@@ -233,13 +237,13 @@ def _drawn_terms(job: InferenceJob, flops: float, moved: float, seconds: float) 
         yield term._replace(name="moved_rows") if several else term
 
 
-def roofline_s(job: InferenceJob, device: Device) -> float:
+def roofline_s(job: InferenceJob, device: GpuHardware) -> float:
     """The bare roofline of a decode step: bytes or arithmetic, whichever takes longer."""
     moved = (read_bytes(job) + cache_bytes(job, mean_length(job))) / device.memory_bytes_s
     return max(moved, decode_flops(job) / device.flops["bf16"])
 
 
-def prefill_roofline_s(job: InferenceJob, device: Device) -> float:
+def prefill_roofline_s(job: InferenceJob, device: GpuHardware) -> float:
     """Likewise, of all prompts."""
     return max(
         prefill_flops(job) / device.flops["bf16"],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from orchestrator.core.costs.estimate import Interval, product
-from orchestrator.core.costs.hardware import Device, Fabric, make_fabric
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware, make_fabric
 from orchestrator.core.costs.job_prediction import (
     JobPrediction,
     NotPredicted,
@@ -42,7 +42,7 @@ class PlannedGpus(NamedTuple):
 
     kind: str
     total: int
-    fabric: Fabric
+    fabric: FabricHardware
 
 
 def planned_gpus(
@@ -173,7 +173,7 @@ def _number(job: Job, name: str) -> int:
     return int(value)
 
 
-def require_room(prediction: Prediction, device: Device) -> None:
+def require_room(prediction: Prediction, device: GpuHardware) -> None:
     """Raises :class:`NotPredicted` where a step does not fit into a GPU's memory as it is."""
     least = prediction.figures["peak_memory_bytes"].low
     if least > device.memory_bytes:

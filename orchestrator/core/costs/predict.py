@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.core.costs import training_step
 from orchestrator.core.costs.estimate import Family, Interval, estimate, product
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware
 from orchestrator.core.costs.training_step import TrainingJob
 
 GPUS = "GPUs"  # the feature that says how many there are
@@ -27,7 +27,7 @@ class CostModel(NamedTuple):
     each feature, from and to; none = nothing was measured on it. ``basis``: where they come from.
     """
 
-    device: Device
+    device: GpuHardware
     families: Mapping[str, Family]
     basis: str
     coverage: Mapping[str, Coverage] = MappingProxyType({})
@@ -53,7 +53,7 @@ def training_features(job: TrainingJob) -> Features:
     }
 
 
-def predict_training(job: TrainingJob, fabric: Fabric, model: CostModel) -> Prediction:
+def predict_training(job: TrainingJob, fabric: FabricHardware, model: CostModel) -> Prediction:
     """Step time, tokens/s of all GPUs, peak bytes of a rank, watts of a GPU. Raises
     :class:`OutOfCoverage`.
     """

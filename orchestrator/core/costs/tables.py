@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from orchestrator.core.base.wire_names import wire
 from orchestrator.core.costs.estimate import Family
-from orchestrator.core.costs.hardware import Device, GpuKind, Latency
+from orchestrator.core.costs.hardware import GpuHardware, GpuKind, Latency
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import CostModel
 
@@ -109,7 +109,7 @@ def uninformed(priors: Sequence[Prior], spread: float) -> Family:
 
 
 def model_of(
-    device: Device, assumed: Mapping[str, FamilyPriors], calibration: Calibration | None
+    device: GpuHardware, assumed: Mapping[str, FamilyPriors], calibration: Calibration | None
 ) -> CostModel:
     """The cost model of a device: fitted families, and assumed ones for what was not fitted."""
     families = {name: uninformed(each.priors, each.spread) for name, each in assumed.items()}

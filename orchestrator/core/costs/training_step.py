@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from orchestrator.core.costs.collective_seconds import all_reduce_s
-from orchestrator.core.costs.estimate import Part, Term
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.estimate import Term, WorkPlace
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware
 from orchestrator.core.costs.model_shape import ModelShape
 
 BF16, FP32 = 2, 4
@@ -91,7 +91,7 @@ def passed_bytes(job: TrainingJob) -> float:
     return float(BF16 * job.accumulation * job.tokens * values)
 
 
-def step_terms(job: TrainingJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+def step_terms(job: TrainingJob, device: GpuHardware, fabric: FabricHardware) -> Iterator[Term]:
     """Seconds of one step, by the data sheet alone."""
     peak, memory = device.flops["bf16"], device.memory_bytes_s
     kernels = job.accumulation * job.shape.layers * KERNELS_PER_LAYER
@@ -102,14 +102,14 @@ def step_terms(job: TrainingJob, device: Device, fabric: Fabric) -> Iterator[Ter
         Term("kernels", kernels * MICROSECOND),
     )
     yield from work
-    yield Term("launches", kernels * MICROSECOND, Part.HOST)
-    yield Term("optimiser", 7.0 * FP32 * job.trained / memory, Part.AFTER)
-    yield Term("step", MILLISECOND, Part.AFTER)
+    yield Term("launches", kernels * MICROSECOND, WorkPlace.HOST)
+    yield Term("optimiser", 7.0 * FP32 * job.trained / memory, WorkPlace.AFTER)
+    yield Term("step", MILLISECOND, WorkPlace.AFTER)
     if job.gpus > 1:
         exchanged = all_reduce_s(FP32 * job.trained, job.gpus, fabric)
-        yield Term("exchange", exchanged, Part.AFTER)
+        yield Term("exchange", exchanged, WorkPlace.AFTER)
         alone = sum(term.amount for term in work[:3])
-        yield Term("slowest", alone * (1 - 1 / job.gpus), Part.AFTER)
+        yield Term("slowest", alone * (1 - 1 / job.gpus), WorkPlace.AFTER)
 
 
 def memory_terms(job: TrainingJob) -> Iterator[Term]:
@@ -149,7 +149,7 @@ def _head_bytes(job: TrainingJob) -> float:
     return float(logits + BF16 * job.tokens * 3 * job.shape.hidden)
 
 
-def power_terms(job: TrainingJob, device: Device, step_s: float) -> Iterator[Term]:
+def power_terms(job: TrainingJob, device: GpuHardware, step_s: float) -> Iterator[Term]:
     """Watts of one GPU: at rest, and for what it computes and moves in a second."""
     computed = product_flops(job) + attention_flops(job)
     yield Term("idle", device.idle_w)
@@ -162,7 +162,7 @@ def activity_terms(flops: float, moved: float, seconds: float) -> Iterator[Term]
     yield Term("moved", moved / seconds * 1e-11)
 
 
-def roofline_s(job: TrainingJob, device: Device, fabric: Fabric) -> float:
+def roofline_s(job: TrainingJob, device: GpuHardware, fabric: FabricHardware) -> float:
     """The bare roofline, for comparison: arithmetic at the peak or bytes at the memory's rate,
     whichever is longer, and the exchange.
     """

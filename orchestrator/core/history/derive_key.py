@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from orchestrator.core.base.command import Secret
 from orchestrator.core.base.nodeset import fold_nodeset
@@ -53,11 +53,37 @@ def _workload_version(request: RunRequest) -> str:
 
 
 def _configuration(request: RunRequest, result: Result) -> str:
+    parts = _configuration_parts(request, result)
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def configuration_differences(
+    a: tuple[RunRequest, Result], b: tuple[RunRequest, Result]
+) -> Iterator[str]:
+    """What is behind two digests that differ: each setting with both values, ``-`` where unset."""
+    one, other = (_flat(_configuration_parts(*side)) for side in (a, b))
+    for name in sorted(one | other):
+        if one.get(name) != other.get(name):
+            yield f"{name}: {one.get(name, '-')} and {other.get(name, '-')}"
+
+
+def _flat(parts: Mapping[str, object]) -> dict[str, str]:
+    """With a line for each parameter and variable; texts as JSON."""
+    found = {}
+    for name, value in parts.items():
+        inner = value if isinstance(value, Mapping) else {"": value}
+        for key, each in inner.items():
+            found[f"{name} {key}".strip()] = json.dumps(each, sort_keys=True, default=str)
+    return found
+
+
+def _configuration_parts(request: RunRequest, result: Result) -> dict[str, object]:
     job, workload = request.job, request.job.workload
     # Secrets go in by their names alone: a digest of a short one could be guessed.
     env = {k: None if isinstance(v, Secret) else v for k, v in request.env.items()}
     used = [rung.rung for rung in result.ladder if rung.outcome == "used"]
-    parts = {
+    parts: dict[str, object] = {
         "values": dict(job.values),
         "arguments": list(job.arguments),
         "command": [*workload.program, *workload.python, request.entry or workload.entry],
@@ -71,8 +97,7 @@ def _configuration(request: RunRequest, result: Result) -> str:
     contained = {node.container.image for node in request.cluster.workers if node.container}
     if contained:  # another key would part runs without containers from their own past
         parts["images"] = sorted(contained)
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return parts
 
 
 def _count_models(gpus: Sequence[Gpu]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.core.launchers.kubernetes import KUBERNETES
-from orchestrator.core.launchers.launcher import Launcher, LaunchSpec
+from orchestrator.core.launchers.launcher import Launcher, LaunchSpec, set_by_launcher
 from orchestrator.core.launchers.launcher_error import LauncherError
 from orchestrator.core.launchers.launcher_option import LauncherOption
 from orchestrator.core.launchers.plain import COMMAND, DIRECT, MANUAL
@@ -33,6 +33,7 @@ __all__ = [
     "launcher_errors",
     "launcher_options",
     "needed_modules",
+    "set_by_launcher",
 ]
 
 LAUNCHERS: Mapping[str, Launcher] = {

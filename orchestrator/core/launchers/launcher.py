@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.base.command import Text
@@ -90,6 +90,13 @@ class Launcher:
 RANK_SHIM = ("{agent_python}", "-I", "-S", "{agent}/process/rank_shim.py", "--")
 
 
+# What torchrun sets for its ranks, whatever their environment says.
+SET_BY_TORCHRUN = frozenset(
+    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE MASTER_ADDR"
+    " MASTER_PORT".split()
+)
+
+
 def torchrun_contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[Variable]:
     """The variables that torchrun sets for a rank, its rendezvous excepted."""
     values = {
@@ -102,6 +109,12 @@ def torchrun_contract(spec: LaunchSpec, local_rank: int, rank: int) -> Iterator[
     }
     for name, value in values.items():
         yield launcher_variable(name, str(value), "torchrun's contract")
+
+
+def set_by_launcher(kind: Launcher, processes: Iterable[ProcessPlan]) -> frozenset[str]:
+    """The names of what each rank gets, whatever users set."""
+    planned = {v.name for p in processes for v in p.env if v.origin == LAUNCHER}
+    return SET_BY_TORCHRUN | planned if kind.ranks_meet else frozenset(planned)
 
 
 def rendezvous_variables(spec: LaunchSpec) -> Iterator[Variable]:

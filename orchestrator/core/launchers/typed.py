@@ -9,97 +9,144 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from orchestrator.core.launchers.shell_lines import line_commands, script_commands
+from orchestrator.core.launchers.shell_lines import (
+    assigned_values,
+    line_commands,
+    script_commands,
+    with_values,
+)
 
 PYTHON = re.compile(r"python(3(\.\d+)?)?\Z")
-# Command names; for those that are also used otherwise, the word that follows.
+# Command names; for those that are also used otherwise, the words that may follow.
 LAUNCHERS: Mapping[str, str] = {
-    "torchrun": "",
+    **dict.fromkeys("torchrun accelerate-launch deepspeed deepspeed.pt ds composer".split(), ""),
     "accelerate": "launch",
-    "accelerate-launch": "",
-    "deepspeed": "",
-    "deepspeed.pt": "",
-    "mpirun": "",
-    "mpiexec": "",
-    "mpiexec.hydra": "",
-    "orterun": "",
-    "prterun": "",
-    "srun": "",
-    "horovodrun": "",
-    "composer": "",
     "colossalai": "run",
     "fabric": "run",
     "lightning": "run",
-    # Trainers and submitters that start one of the others, or a job of their own, by themselves.
+    "torchpack": "dist-run",
+    # Those of MPI, with the names that distributions give to several of them beside each other.
+    **dict.fromkeys(
+        (
+            "mpirun mpirun.openmpi mpirun.mpich mpirun.hydra mpiexec mpiexec.openmpi mpiexec.mpich"
+            " mpiexec.hydra mpirun_rsh orterun prterun prun horovodrun aprun jsrun lrun ibrun"
+        ).split(),
+        "",
+    ),
+    # Submitters: every node would ask for a job of its own.
+    **dict.fromkeys("srun sbatch salloc qsub bsub".split(), ""),
+    "flux": "run submit batch alloc",
+    "ray": "job",
+    "sky": "launch exec jobs",
+    "torchx": "run",
+    # Trainers that start one of the others by themselves.
     "axolotl": "train",
     "llamafactory-cli": "train",
-    "ray": "job",
-    "torchx": "run",
+    "megatron": "pt sft rlhf",
+    "swift": "pt sft rlhf",
     "tune": "run",
+    "xtuner": "train",
 }
+# Of these each node starts its own share, if their options say so.
+OF_ONE_SHARE = ("torchrun", "accelerate", "composer", "colossalai", "fabric", "lightning", "tune")
 LAUNCHER_MODULES: Mapping[str, str] = {
     "torch.distributed.run": "torchrun",
     "torch.distributed.launch": "torchrun",
     "accelerate.commands.launch": "accelerate launch",
+    "composer.cli.launcher": "composer",
     "deepspeed.launcher.runner": "deepspeed",
+    "deepspeed.launcher.launch": "deepspeed",
+    "horovod.runner.launch": "horovodrun",
+    "horovod.runner": "horovodrun",
 }
 # What may stand in front of a command without changing what it is.
 PREFIXES = frozenset(
     (
-        "chrt compute-sanitizer doas env exec ionice ncu nice nohup numactl setsid stdbuf strace"
-        " sudo taskset time timeout uvx xvfb-run"
+        "chrt compute-sanitizer doas env exec ionice ipython ipython3 kernprof ncu nice nohup"
+        " numactl scalene setsid stdbuf strace sudo taskset time timeout uvx viztracer xvfb-run"
     ).split()
 )
 # Likewise, with the verb that makes them one: environments, profilers.
 PREFIX_VERBS: Mapping[str, str] = {
     **dict.fromkeys("conda hatch mamba micromamba pdm pipenv pixi poetry rye uv".split(), "run"),
+    "coverage": "run",
+    "memray": "run",
     "nsys": "profile",
     "py-spy": "record",
+}
+# Whose -m is Python's.
+OF_MODULES = frozenset("coverage ipython ipython3 kernprof memray uv viztracer".split())
+# Engines of containers, with the verbs behind which, past options and an image, a command stands.
+CONTAINERS: Mapping[str, str] = {
+    **dict.fromkeys(("apptainer", "singularity"), "exec run"),
+    **dict.fromkeys(("docker", "podman", "nerdctl"), "run exec"),
+    "enroot": "start exec",
 }
 SHELLS = frozenset("bash dash ksh sh zsh".split())
 SHELL_LINE = re.compile(r"-[a-z]*c\Z")
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-PER_NODE = frozenset({"--nproc-per-node", "--nproc_per_node", "--num_gpus"})
+PER_NODE = ("--nproc-per-node", "--num-gpus")
 MODULE_FLAGS = frozenset({"-m", "--module"})
-# Whoever says these means several nodes, and may know what runs on them.
-OF_SEVERAL_NODES = ("--nnodes", "--rdzv", "--node", "--num_machines", "--machine", "--host")
+# How many nodes, which of them this is, and what else is said only where there are several.
+NODES = ("--nnodes", "--num-machines", "--num-nodes")
+NODE_RANK = ("--node-rank", "--machine-rank")
+OF_SEVERAL_NODES = ("--machine", "--main-process-ip", "--master-addr", "--node", "--rdzv")
+SBATCH = re.compile(r"^#SBATCH\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedLauncher:
     """``name`` as it is called; ``job``: the words that it would have started, as far as they can
-    be told; ``per_node``: how many ranks it was asked for, None = not said.
+    be told; ``per_node``: how many ranks it was asked for, None = not said; ``options``: all words
+    behind it; ``contained``: an engine of containers was to start it.
     """
 
     name: str
     job: tuple[str, ...] = ()
     per_node: int | None = None
+    options: tuple[str, ...] = ()
+    contained: bool = False
 
     @property
     def instead(self) -> str:
         """What to give to ``orchestrate run`` in its place."""
+        image = "--container IMAGE " if self.contained else ""
         ranks = f"--ranks-per-node {self.per_node} " if self.per_node else ""
-        return f"{ranks}-- {shlex.join(self.job) or 'SCRIPT ARGS...'}"
+        return f"{image}{ranks}-- {shlex.join(self.job) or 'SCRIPT ARGS...'}"
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with it on every node, "" = it starts one share of a world over several.
+
+        A number of nodes that is a variable is believed, as is a node's rank.
+        """
+        alone = "starts a world of its own on every node"
+        nodes, rank = _value_of(NODES, self.options), _value_of(NODE_RANK, self.options)
+        if not self.name.startswith(OF_ONE_SHARE):
+            return "" if self.name == "deepspeed" and "--no_ssh" in self.options else alone
+        if nodes in ("1", "1:1") or (nodes == "" and self.name == "torchrun"):
+            return alone
+        if not nodes and not any(
+            _dashed(word).startswith(OF_SEVERAL_NODES) for word in self.options
+        ):
+            return alone
+        if rank.isdigit():
+            return f"gives every node the rank {rank}"
+        return ""
 
 
 def typed_launcher(words: Sequence[str]) -> TypedLauncher | None:
     """The launcher that a command line begins with, behind nothing but prefixes; else None."""
     command = list(_without_prefix(words))
-    if not command:
+    called = _called(command)
+    if called is None:
         return None
-    name, rest = PurePosixPath(command[0]).name, command[1:]
-    if PYTHON.match(name) or name.startswith("$"):
-        called = _launcher_module(rest)
-        return None if called is None else _described(*called)
-    if name not in LAUNCHERS:
-        return None
-    verb = LAUNCHERS[name]
-    if not verb:
-        return _described(name, rest)
-    return _described(f"{name} {verb}", rest[1:]) if rest[:1] == [verb] else None
+    before = words[: len(words) - len(command)]
+    contained = any(_is_container(before[at:]) for at in range(len(before)))
+    return replace(_described(*called), contained=contained)
 
 
 def is_shell(word: str) -> bool:
@@ -135,13 +182,19 @@ def typed_warnings(words: Sequence[str]) -> Iterator[str]:
 
 def script_warnings(name: str, text: str) -> Iterator[str]:
     """The same of a script of the shell: the first launcher that it calls, with its line."""
+    if SBATCH.search(text):
+        yield (
+            f"{name}: lines with #SBATCH have no effect here: nodes and GPUs are the inventory's; "
+            "--launcher slurm asks Slurm for a job"
+        )
+    values = assigned_values(text)
     for line, words in script_commands(text):
-        launcher = typed_launcher(words)
-        if launcher is None or any(word.startswith(OF_SEVERAL_NODES) for word in words):
+        launcher = typed_launcher(with_values(words, values))
+        if launcher is None or not launcher.trouble:
             continue
         yield (
-            f"{name}:{line} calls {launcher.name}, which starts a world of its own on every node: "
-            f"to have one over all of them, give {launcher.instead}"
+            f"{name}:{line} calls {launcher.name}, which {launcher.trouble}: "
+            f"to have one world over all of them, give {launcher.instead}"
         )
         return
 
@@ -154,11 +207,14 @@ def _without_prefix(words: Sequence[str]) -> Iterator[str]:
         if rest[1:2] == [PREFIX_VERBS.get(name)]:
             options, rest = rest[2:], _after_options(rest[2:])
             before = options[: len(options) - len(rest)]
-            if name == "uv" and not MODULE_FLAGS.isdisjoint(before):
+            if name in OF_MODULES and not MODULE_FLAGS.isdisjoint(before):
                 rest = ["python", *before, *rest]
                 break
         elif name in PREFIXES:
             rest = _after_options(rest[1:])
+        elif _is_container(rest):
+            known = (at for at in range(2, len(rest)) if _is_known(rest[at]))
+            rest = rest[next(known, len(rest)) :]
         elif name in SHELLS and len(rest) > 2 and SHELL_LINE.match(rest[1]):
             rest = _after_options(_main_command(rest[2]))
         else:
@@ -175,7 +231,7 @@ def _main_command(line: str) -> list[str]:
 
 def _after_options(words: list[str]) -> list[str]:
     """Without options, their values, assignments and numbers. What follows an option is taken for
-    its value, unless it is a command that is known here.
+    its value, unless it is a command that is known here, or a script.
     """
     at = 0
     while at < len(words):
@@ -184,7 +240,7 @@ def _after_options(words: list[str]) -> list[str]:
             return words[at + 1 :]
         value = at > 0 and words[at - 1].startswith("-") and "=" not in words[at - 1]
         skipped = word.startswith("-") or ASSIGNMENT.match(word) or word[:1].isdigit()
-        if not skipped and not (value and not _is_known(word)):
+        if not skipped and (not value or word.endswith(".py") or _is_known(word)):
             return words[at:]
         at += 1
     return []
@@ -194,6 +250,24 @@ def _is_known(word: str) -> bool:
     name = PurePosixPath(word).name
     known = name in LAUNCHERS or name in PREFIXES or name in PREFIX_VERBS
     return known or PYTHON.match(name) is not None
+
+
+def _is_container(words: Sequence[str]) -> bool:
+    verbs = CONTAINERS.get(PurePosixPath(words[0]).name, "").split()
+    return words[1:2] != [] and words[1] in verbs
+
+
+def _called(command: Sequence[str]) -> tuple[str, list[str]] | None:
+    """(launcher, its words) of a command that is one."""
+    if not command:
+        return None
+    name, rest = PurePosixPath(command[0]).name, list(command[1:])
+    if PYTHON.match(name) or name.startswith("$"):
+        return _launcher_module(rest)
+    verbs = LAUNCHERS.get(name, "-").split()
+    if not verbs:
+        return name, rest
+    return (f"{name} {rest[0]}", rest[1:]) if rest and rest[0] in verbs else None
 
 
 def _launcher_module(words: list[str]) -> tuple[str, list[str]] | None:
@@ -208,7 +282,13 @@ def _launcher_module(words: list[str]) -> tuple[str, list[str]] | None:
 
 
 def _described(name: str, words: Sequence[str]) -> TypedLauncher:
-    return TypedLauncher(name=name, job=_job(words), per_node=_per_node(words))
+    per_node = _value_of(PER_NODE, words)
+    return TypedLauncher(
+        name=name,
+        job=_job(words),
+        per_node=int(per_node) if per_node.isdigit() else None,
+        options=tuple(words),
+    )
 
 
 def _job(words: Sequence[str]) -> tuple[str, ...]:
@@ -221,10 +301,14 @@ def _job(words: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-def _per_node(words: Sequence[str]) -> int | None:
+def _value_of(names: Sequence[str], words: Sequence[str]) -> str:
+    """What follows the first of these options, with a blank or ``=``; "" where none is there."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
-        text = value if equals else following
-        if option in PER_NODE and text.isdigit():
-            return int(text)
-    return None
+        if _dashed(option) in names:
+            return value if equals else following
+    return ""
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")

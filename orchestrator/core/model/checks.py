@@ -14,6 +14,8 @@ from orchestrator.core.model.scheduled_node import ScheduledNode
 
 CLOCK_TOLERANCE_S = 2.0
 NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")  # names of distributions, not of modules
+# What pickles, byte code and compiled modules go by; beside the modules, as their interpreter's.
+PYTHON = "python"
 MODULES_THAT_MUST_AGREE = ("torch", *NCCL_WHEELS, "transformers", "peft", "ray")
 
 
@@ -69,7 +71,7 @@ def finding_warnings(findings: Mapping[str, NodeFinding]) -> Iterator[str]:
         offset = finding.facts.clock_offset_s
         if abs(offset) > CLOCK_TOLERANCE_S:
             yield f"{name}: its clock is {offset:+.1f} s off; times in logs will not line up"
-    for module in MODULES_THAT_MUST_AGREE:
+    for module in (PYTHON, *MODULES_THAT_MUST_AGREE):
         yield from _version_skew(
             module, {n: (f.modules or {}).get(module) for n, f in findings.items()}
         )

@@ -299,6 +299,7 @@ class Facts:
     of NCCL's and torch's variables, which ranks do not inherit. ``xids`` None = the kernel's log
     may not be read. ``lost_gpus``: a sentence for each that the driver knows, but cannot reach.
     ``gpus_on_bus``: how many the PCI bus has, driver or not; None = it cannot be read.
+    ``writable``: the folder of our own files, also for root on a file system that is read-only.
     ``governors`` are those of the CPUs, () = the kernel sets no clocks, as in a virtual machine.
     ``zombies`` and ``stuck`` processes are None where processes cannot be seen. ``uptime_s`` is the
     node's clock since its boot, which two looks at the same counters are apart by.
@@ -311,6 +312,7 @@ class Facts:
     cpus: Annotated[int, Between(1, 65536)] = 1
     memory_bytes: Bytes = 0
     disk_free_bytes: Bytes = 0
+    writable: bool | None = None
     memlock_bytes: Annotated[int | None, Between(0, (1 << 64) - 1)] = None
     gpus: Annotated[tuple[Gpu, ...], Items(256)] = ()
     driver: Text = ""

@@ -64,7 +64,7 @@ class Variable:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessPlan:
     """A process that the node's supervisor starts. ``rank`` None = a launcher that starts
-    ranks itself.
+    ranks itself, each under the rank shim: the end of a rank is recorded by one of the two.
 
     ``argv`` and ``env`` values may hold the placeholders that the node resolves: ``{snapshot}``,
     ``{output}``, ``{report}``, ``{checkpoints}``, ``{attempt}``, ``{agent}``; and ``{scratch}``, a

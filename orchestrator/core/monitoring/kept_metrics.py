@@ -2,77 +2,77 @@
 
 from __future__ import annotations
 
-from orchestrator.core.monitoring.metric import Metric
+from orchestrator.core.monitoring.metric import MetricFamily
 from orchestrator.core.nightly.nights import NightState
 
 PAIR = ("cluster", "workload")
 SCHEDULE = ("schedule",)
 
-LAST_SUCCEEDED = Metric(
+LAST_SUCCEEDED = MetricFamily(
     name="orchestrate_last_run_succeeded",
     labels=PAIR,
     help="Whether the last run succeeded, also degraded.",
 )
-LAST_DEGRADED = Metric(
+LAST_DEGRADED = MetricFamily(
     name="orchestrate_last_run_degraded",
     labels=PAIR,
     help="Whether the last run used a fallback or lost a node.",
 )
-LAST_DURATION = Metric(
+LAST_DURATION = MetricFamily(
     name="orchestrate_last_run_duration_seconds", labels=PAIR, help="How long the last run took."
 )
-LAST_FINISHED = Metric(
+LAST_FINISHED = MetricFamily(
     name="orchestrate_last_run_finished_timestamp_seconds",
     labels=PAIR,
     help="When the last run ended.",
 )
-LAST_FIGURE = Metric(
+LAST_FIGURE = MetricFamily(
     name="orchestrate_last_run_figure",
     labels=(*PAIR, "figure", "unit"),
     help="A figure that the last run reported, in its own unit.",
 )
-LAST_TREND = Metric(
+LAST_TREND = MetricFamily(
     name="orchestrate_last_run_trend_ratio",
     labels=(*PAIR, "figure"),
     help="A figure of the last run by the median of earlier runs like it; below 1 is worse.",
 )
 
-NIGHT_STATE = Metric(
+NIGHT_STATE = MetricFamily(
     name="orchestrate_nightly_state",
     labels=(*SCHEDULE, "state"),
     states=tuple(state.value for state in NightState),
     help="1 for the state of the latest night that was due, 0 for the others.",
 )
-NIGHT_LAST = Metric(
+NIGHT_LAST = MetricFamily(
     name="orchestrate_nightly_finished_timestamp_seconds",
     labels=SCHEDULE,
     help="When a night of the schedule last finished well, also degraded.",
 )
-NIGHT_NEXT = Metric(
+NIGHT_NEXT = MetricFamily(
     name="orchestrate_nightly_next_timestamp_seconds",
     labels=SCHEDULE,
     help="When the next night is due.",
 )
-NIGHT_FIGURES = Metric(
+NIGHT_FIGURES = MetricFamily(
     name="orchestrate_nightly_figures",
     labels=(*SCHEDULE, "state"),
     help="Figures of the latest night by what detection says of them.",
 )
 
-BUILD = Metric(
+BUILD = MetricFamily(
     name="orchestrate_build_info", labels=("version",), help="The version that answers: 1."
 )
-UNREADABLE = Metric(
+UNREADABLE = MetricFamily(
     name="orchestrate_unreadable_sources",
     help="Runs, schedules and histories that could not be read for this answer.",
 )
-COLLECT_SECONDS = Metric(
+COLLECT_SECONDS = MetricFamily(
     name="orchestrate_collect_seconds", help="Time that it took to collect this answer."
 )
-HOME_FREE = Metric(
+HOME_FREE = MetricFamily(
     name="orchestrate_home_free_bytes", help="Free space where runs and history are kept."
 )
-HOME_SIZE = Metric(
+HOME_SIZE = MetricFamily(
     name="orchestrate_home_size_bytes", help="Size of the file system where they are kept."
 )
 

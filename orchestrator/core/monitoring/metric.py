@@ -22,7 +22,7 @@ class MetricKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class MetricFamily:
     """``name`` as it is exported, with its unit and, for a counter, ``_total`` at its end.
 
     ``states``: the values of the last label, of which exactly one sample is 1 and the others are 0.
@@ -59,7 +59,7 @@ class Sample:
     what was observed, ``counts`` as in :meth:`Metric.histogram`.
     """
 
-    metric: Metric
+    metric: MetricFamily
     labels: tuple[str, ...]
     value: float
     counts: tuple[float, ...] = field(default=())
@@ -73,7 +73,7 @@ def clean_label(text: str) -> str:
     return short if short.isprintable() else "".join(c if c.isprintable() else "?" for c in short)
 
 
-def index_metrics(metrics: Sequence[Metric]) -> Mapping[str, Metric]:
+def index_metrics(metrics: Sequence[MetricFamily]) -> Mapping[str, MetricFamily]:
     """Metrics by name. Raises ``ValueError`` for a name that two of them have."""
     found = {metric.name: metric for metric in metrics}
     if len(found) != len(metrics):

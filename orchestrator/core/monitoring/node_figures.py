@@ -10,7 +10,7 @@ from typing import NamedTuple
 from orchestrator.core.doctor.rules.gpus import is_grave
 from orchestrator.core.model.facts import Facts, Gpu, Xid
 from orchestrator.core.monitoring import node_metrics as metrics
-from orchestrator.core.monitoring.metric import Metric
+from orchestrator.core.monitoring.metric import MetricFamily
 from orchestrator.core.run.node_telemetry import TelemetryRead
 
 # The names that probes give the driver's reasons. A power cap that software set is ordinary work.
@@ -23,7 +23,7 @@ HELD_DOWN = {
 class NodeFigure(NamedTuple):
     """``labels``: those of the metric after run and node."""
 
-    metric: Metric
+    metric: MetricFamily
     labels: tuple[str, ...]
     value: float
 
@@ -76,7 +76,7 @@ def newest_figures(
 
 
 def _sums(gpus: Sequence[Gpu]) -> Iterator[NodeFigure]:
-    parts: Mapping[Metric, list[float | None]] = {
+    parts: Mapping[MetricFamily, list[float | None]] = {
         metrics.NODE_POWER: [gpu.power_w for gpu in gpus],
         metrics.NODE_MEMORY: [gpu.memory_bytes for gpu in gpus],
         metrics.NODE_MEMORY_USED: [gpu.memory_used_bytes for gpu in gpus],

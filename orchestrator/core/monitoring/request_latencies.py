@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.core.monitoring import serving_metrics as metrics
-from orchestrator.core.monitoring.metric import Metric, Sample
+from orchestrator.core.monitoring.metric import MetricFamily, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class RequestTimes:
 
 
 class _Histogram:
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: MetricFamily) -> None:
         self._metric = metric
         self._counts = [0.0] * (len(metric.bounds) + 1)
         self._sum = 0.0

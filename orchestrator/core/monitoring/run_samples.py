@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.monitoring import node_metrics, run_metrics
-from orchestrator.core.monitoring.metric import Metric, Sample, clean_label
+from orchestrator.core.monitoring.metric import MetricFamily, Sample, clean_label
 from orchestrator.core.monitoring.node_figures import newest_figures
 from orchestrator.core.monitoring.run_tally import RunTally
 from orchestrator.core.run.node_telemetry import TelemetryRead
@@ -111,7 +111,7 @@ def _fabric_samples(name: str, tally: RunTally) -> Iterator[Sample]:
         yield run_metrics.RUN_BUSBW_FLOOR.sample(tally.fabric.floor_gbps * 1e9, name)
 
 
-def _known(run: str, values: Mapping[Metric, float | None]) -> Iterator[Sample]:
+def _known(run: str, values: Mapping[MetricFamily, float | None]) -> Iterator[Sample]:
     return (metric.sample(value, run) for metric, value in values.items() if value is not None)
 
 

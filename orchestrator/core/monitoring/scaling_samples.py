@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.monitoring import serving_metrics as metrics
-from orchestrator.core.monitoring.metric import Metric, Sample
+from orchestrator.core.monitoring.metric import MetricFamily, Sample
 from orchestrator.core.monitoring.run_samples import RunView
 
 # What the workload `serve` reports of the engines of a node, as series of its rank.
@@ -20,7 +20,7 @@ RUNNING, WAITING = "engine_requests_running", "engine_requests_waiting"
 CACHE, LATENCY = "engine_cache_usage", "engine_latency_p95"
 TOKENS = "engine_tokens_per_request"
 ENGINE_FIGURES = frozenset({RUNNING, WAITING, CACHE, LATENCY, TOKENS})
-_SHOWN: Mapping[str, Metric] = {
+_SHOWN: Mapping[str, MetricFamily] = {
     RUNNING: metrics.ENGINE_RUNNING,
     WAITING: metrics.ENGINE_WAITING,
     CACHE: metrics.ENGINE_CACHE,

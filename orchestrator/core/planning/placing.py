@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from orchestrator.core import tuning
 from orchestrator.core.base.command import reveal_secret
 from orchestrator.core.containers.containing import ContainedNode
-from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec
+from orchestrator.core.launchers import LAUNCHERS, Launcher, LaunchSpec, set_by_launcher
 from orchestrator.core.model import devices
 from orchestrator.core.model.captures import PROFILED_NODES, CaptureKind
 from orchestrator.core.model.checks import NodeFinding
@@ -211,6 +211,7 @@ def _node_plan(world: PlannedWorld, place: RankPlacement) -> NodePlan:
         decided=frozenset(variable.name for variable in tuned.env),
     )
     processes = world.kind.processes(share)
+    tuned = tuning.without_effect(tuned, set_by_launcher(world.kind, processes))
     contained = _contained_node(world, place, tuned.env)
     return NodePlan(
         name=place.spec.name,

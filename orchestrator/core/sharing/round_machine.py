@@ -51,8 +51,8 @@ from orchestrator.core.sharing.rounds import (
     FEED_START,
     Exchanged,
     Part,
+    RoundTerms,
     Start,
-    Terms,
     choose_start,
     feed_number,
     first_shares,
@@ -133,7 +133,7 @@ def _alive(state: RoundState, kept: Kept) -> tuple[str, ...]:
     return tuple(node for node in state.living if node in kept.participants)
 
 
-def _terms_of(state: RoundState, kept: Kept) -> Terms:
+def _terms_of(state: RoundState, kept: Kept) -> RoundTerms:
     return state.reports.joined[kept.participants[0]].terms
 
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.core.sharing.rounds import Ended, Exchanged, Joined, Offered, Pace, Part, Terms
+from orchestrator.core.sharing.rounds import (
+    Ended,
+    Exchanged,
+    Joined,
+    Offered,
+    Pace,
+    Part,
+    RoundTerms,
+)
 
 Report = Joined | Offered | Part | Pace | Ended
 
@@ -116,7 +124,7 @@ class FetchPart:
 
     node: str
     part: Part
-    terms: Terms
+    terms: RoundTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,7 @@ class CloseRound:
     """
 
     kept: Kept
-    terms: Terms
+    terms: RoundTerms
     weights: Mapping[str, float]
     header: Mapping[str, Any]
 
@@ -153,7 +161,7 @@ class PublishUpdate:
     round: int
     number: int
     nodes: tuple[str, ...]
-    terms: Terms
+    terms: RoundTerms
     summary: RoundSummary | None
 
 

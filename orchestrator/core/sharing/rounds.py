@@ -37,7 +37,7 @@ class Exchanged(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RoundTerms:
     """What all nodes must agree on. ``training`` is a digest of settings and data; ``values`` is
     how many numbers a part has; ``rows`` are trained on in each step by all nodes together.
     ``learning_rate`` and ``momentum`` are those of the outer step that averaged changes are for.
@@ -72,7 +72,7 @@ class Joined:
     begin with.
     """
 
-    terms: Terms
+    terms: RoundTerms
     step: int
     sha256: str
 
@@ -161,10 +161,10 @@ def choose_start(joined: Mapping[str, Joined]) -> Start:
     return Start(step=step, source=source, needing=tuple(needing))
 
 
-def _terms_difference(one: Terms, other: Terms) -> str:
+def _terms_difference(one: RoundTerms, other: RoundTerms) -> str:
     if one.training != other.training:
         return "settings or data"
-    names = (name for name in Terms.__slots__ if getattr(one, name) != getattr(other, name))
+    names = (name for name in RoundTerms.__slots__ if getattr(one, name) != getattr(other, name))
     return ", ".join(names)
 
 
@@ -175,7 +175,7 @@ def first_shares(ranks: Mapping[str, int]) -> dict[str, float]:
 
 
 def next_shares(
-    now: Mapping[str, float], living: Sequence[str], paces: Mapping[str, Pace], terms: Terms
+    now: Mapping[str, float], living: Sequence[str], paces: Mapping[str, Pace], terms: RoundTerms
 ) -> dict[str, float]:
     """Which part of each step's rows the ``living`` nodes train on. A lost node's goes to them.
 
@@ -195,7 +195,7 @@ def next_shares(
 
 
 def shares_from(
-    number: int, agreed: Sequence[float], wanted: Sequence[float], terms: Terms
+    number: int, agreed: Sequence[float], wanted: Sequence[float], terms: RoundTerms
 ) -> dict[int, tuple[float, ...]]:
     """The shares of the two rounds after ``number``, as that one closes. Nodes that average changes
     have begun the next round by then, with what was ``agreed``. Nodes that sum gradients wait, so
@@ -223,7 +223,7 @@ def _next_split(
     return {node: count / rows for node, count in counts.items()}
 
 
-def weights_of(terms: Terms, rows: Mapping[str, int]) -> dict[str, float]:
+def weights_of(terms: RoundTerms, rows: Mapping[str, int]) -> dict[str, float]:
     """What each node's part is multiplied by before all are added up: gradients are sums already;
     of changes, a node's counts by the ``rows`` that it comes from.
     """
@@ -233,7 +233,7 @@ def weights_of(terms: Terms, rows: Mapping[str, int]) -> dict[str, float]:
     return {node: count / total for node, count in rows.items()}
 
 
-def outer_step(terms: Terms) -> tuple[float, float]:
+def outer_step(terms: RoundTerms) -> tuple[float, float]:
     """The rate and momentum that what was added up is applied with: an update is taken off the
     parameters, and a gradient given as it is.
     """

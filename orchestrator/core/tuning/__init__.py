@@ -6,7 +6,7 @@ and is warned about if it is a known bad habit.
 
 from __future__ import annotations
 
-from orchestrator.core.tuning.merging import Tuned, merge_variables
+from orchestrator.core.tuning.merging import Tuned, merge_variables, without_effect
 from orchestrator.core.tuning.risky_settings import habit_warnings
 from orchestrator.core.tuning.rules import Situation, derive_variables, visible_devices
 from orchestrator.core.tuning.variable_sources import FACTS, FILE, LAUNCHER, USER, derived_variable
@@ -23,4 +23,5 @@ __all__ = [
     "habit_warnings",
     "merge_variables",
     "visible_devices",
+    "without_effect",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from orchestrator.core.base.command import Text
 from orchestrator.core.model.plan import Variable
 from orchestrator.core.tuning.variable_sources import FILE, USER, reference_url
+
+NO_EFFECT = "it has no effect: the launcher gives each rank its own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,13 @@ def merge_variables(
             table[name] = _set_variable(name, value, USER, reason)
     ours = [v for v in table.values() if v.origin == USER or (v.value and v.origin != FILE)]
     return Tuned(env=tuple(ours), left=tuple(v for v in table.values() if v not in ours))
+
+
+def without_effect(tuned: Tuned, launched: Collection[str]) -> Tuned:
+    """``tuned`` without what users set of the names that the launcher sets; that stays visible."""
+    idle = [v for v in tuned.env if v.origin == USER and v.name in launched]
+    left = (replace(v, value="", reason=f"{v.value}, {v.reason}: {NO_EFFECT}") for v in idle)
+    return Tuned(env=tuple(v for v in tuned.env if v not in idle), left=(*tuned.left, *left))
 
 
 def _set_variable(name: str, value: Text, origin: str, reason: str) -> Variable:

@@ -15,6 +15,7 @@ from orchestrator.core.base.nodeset import fold_nodeset
 from orchestrator.core.base.suggest import did_you_mean
 from orchestrator.core.model.facts import Facts
 from orchestrator.core.model.plan import NodePlan, Variable
+from orchestrator.core.tuning.merging import NO_EFFECT
 from orchestrator.core.tuning.names import KNOWN, LEGACY, PREFIXES
 from orchestrator.core.tuning.variable_sources import FILE, USER
 
@@ -207,6 +208,9 @@ def habit_warnings(
         given = {v.name: v.value for v in settings_of(node)}
         for habit in find_habits(given, facts.get(node.name), modules):
             told.setdefault(f"{habit.name}={habit.value}: {habit.why}", []).append(node.name)
+        for idle in node.left:
+            if idle.origin == USER and idle.reason.endswith(NO_EFFECT):
+                told.setdefault(f"{idle.name} is {idle.reason}", []).append(node.name)
     for text, names in told.items():
         everywhere = len(names) == len(nodes)
         yield text if everywhere else f"{fold_nodeset(names)}: {text}"

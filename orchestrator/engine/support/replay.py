@@ -20,14 +20,14 @@ from orchestrator.core.run.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRun:
     """Where a run stood when its coordinator last wrote down an event."""
 
     state: RunState
     timings: Timings = field(compare=False)
 
 
-def replay_journal(folder: RunFolder, request: RunRequest) -> Recorded:
+def replay_journal(folder: RunFolder, request: RunRequest) -> RecordedRun:
     """The state that the journal leads to. Raises :class:`InternalError` for damage."""
     state = new_state(request)
     timings: Timings | None = None
@@ -35,7 +35,7 @@ def replay_journal(folder: RunFolder, request: RunRequest) -> Recorded:
         timings = timings or Timings(at)
         state, _ = machine.step(state, event)
         timings.enter(machine.current_phase(state), at)
-    return Recorded(_with_reports(folder, state), timings or Timings(0.0))
+    return RecordedRun(_with_reports(folder, state), timings or Timings(0.0))
 
 
 def read_events(folder: RunFolder, entries: Iterable[Entry]) -> Iterator[tuple[float, Event]]:

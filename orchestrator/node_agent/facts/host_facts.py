@@ -28,6 +28,7 @@ def find_host(root: str) -> dict[str, Any]:
         "memory_bytes": limited_memory(memory.get("MemTotal", 0)),
         "memlock_bytes": memlock_limit(),
         "disk_free_bytes": status.f_bavail * status.f_frsize,
+        "writable": os.access(root, os.W_OK),
         "disks": find_disks([root, "/", "/tmp"]),  # noqa: S108 - only looked at
         "shm_bytes": _size("/dev/shm"),  # noqa: S108
         "hugepages_bytes": _hugepages(memory),

@@ -47,7 +47,7 @@ def resolve_interpreter(request: Mapping[str, Any]) -> dict[str, Any]:
     modules = find_modules([path], ["sys", *names], notes)
     if "sys" not in modules:
         raise AgentFault(ABSENT, f"{path} is no working Python: {'; '.join(notes)[:500]}")
-    del modules["sys"]
+    modules["python"] = modules.pop("sys")
     bare = kind == "interpreter" and "/" not in value
     return {
         "interpreter": path,

@@ -15,6 +15,7 @@ A program of its own, with few imports: every rank pays for its start.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -97,16 +98,31 @@ def execute_program(argv: list[str], mask: Iterable[int]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    code = NOT_EXECUTABLE
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - running the given program is the purpose
-    except FileNotFoundError as error:
-        code = NOT_FOUND
-        message = f"cannot start {argv[0]!r}: {error.strerror}\n"
     except OSError as error:
-        message = f"cannot start {argv[0]!r}: {error.strerror}\n"
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        message = f"cannot start {argv[0]!r}: {error.strerror}{_hint(argv[0], error.errno)}\n"
     os.write(2, message.encode(errors="replace"))
     os._exit(code)
+
+
+def _hint(program: str, number: int | None) -> str:
+    """What the kernel's word for it hides: of a script, it may be about another file."""
+    try:
+        with open(program, "rb") as file:
+            line = file.readline(256)
+        if number == errno.ENOENT and line.startswith(b"#!"):
+            named = line[2:].strip(b" \t\n").decode(errors="replace")
+            ends = "; the line ends as in Windows" if named.endswith("\r") else ""
+            return f" (its first line names {named!r}{ends})"
+        if number == errno.ENOEXEC and not line.startswith((b"#!", b"\x7fELF")):
+            return " (its first line names no program: #!/bin/sh)"
+        if number == errno.EACCES and os.statvfs(program).f_flag & os.ST_NOEXEC:
+            return " (its file system is mounted noexec)"
+    except OSError:
+        pass
+    return ""
 
 
 class Rank:

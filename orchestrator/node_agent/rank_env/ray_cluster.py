@@ -27,6 +27,8 @@ DIAL_S = 2.0
 TAIL_BYTES = 4096
 # Small: objects never travel here. Ray refuses less.
 STORE_BYTES = 80_000_000
+# Ray gives its own processes 30 s on a host of any load, a number that nothing can change.
+TOO_SLOW = "timed out during startup"
 # Nothing that slows ranks down, kills them for memory, or tells the vendor.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -35,6 +37,9 @@ SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_worker_oom_score_adjustment": "0",
     "RAY_enable_metrics_collection": "0",
+    # How long it waits for the control service, in seconds; ours is the limit that counts.
+    "RAY_gcs_server_port_wait_time_s": f"{UP_S:.0f}",
+    "RAY_NUM_REDIS_GET_RETRIES": f"{UP_S:.0f}",
 }
 # Ray's own settings of the user's shell are about another cluster; PYTHONPATH is for the ranks.
 DROPPED = ("RAY_ADDRESS", "RAY_NAMESPACE", "RAY_TMPDIR", "PYTHONPATH")
@@ -85,9 +90,25 @@ class RayCluster:
         deadline = time.monotonic() + UP_S
         if not self._head:
             self._wait_for_head(deadline)
+        self._begin()
+        joined = os.path.join(self._scratch, "ray", "ray_current_cluster")
+        while not os.path.exists(joined):
+            if self._was_too_slow():
+                self._begin()
+            self.watch()
+            if time.monotonic() >= deadline:
+                raise RayFailed(f"Ray did not start within {UP_S:.0f} s: {self._last_words()}")
+            time.sleep(POLL_S)
+
+    def _was_too_slow(self) -> bool:
+        """Whether Ray itself has given up waiting for its own processes."""
+        ended = self._process is not None and self._process.poll() is not None
+        return ended and TOO_SLOW in self._last_words()
+
+    def _begin(self) -> None:
         environment = {k: v for k, v in os.environ.items() if k not in DROPPED}
         parent = os.getpid()
-        with open(self._log, "ab") as log:
+        with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 self._argv(),
                 env={**environment, **SETTINGS},
@@ -99,12 +120,6 @@ class RayCluster:
                 # Single-threaded here: Ray is not imported yet.
                 preexec_fn=lambda: die_with_parent(parent, signal.SIGKILL),  # noqa: PLW1509
             )
-        joined = os.path.join(self._scratch, "ray", "ray_current_cluster")
-        while not os.path.exists(joined):
-            self.watch()
-            if time.monotonic() >= deadline:
-                raise RayFailed(f"Ray did not start within {UP_S:.0f} s: {self._last_words()}")
-            time.sleep(POLL_S)
 
     def _argv(self) -> list[str]:
         words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]

@@ -32,7 +32,7 @@ ALL_LINKS = 0xFFFFFFFF
 WHOLE_GPU = -1  # in the column of links
 
 
-class Reading:
+class CaptureSource:
     """One capture. ``read`` is given whether the rows that are many are wanted, too; the first
     ``keys`` columns tell rows of a GPU apart.
     """
@@ -79,8 +79,8 @@ def _nvlink(nvml: Nvml, device: Any, in_full: bool) -> list[Row]:
 
 
 READINGS = {
-    "power": Reading(("instant_mw", "average_mw", "energy_mj"), _power),
-    "clocks": Reading(("sm_mhz", "memory_mhz", "throttle", "temperature_c"), _clocks),
-    "memory": Reading(("used_bytes",), _memory),
-    "nvlink": Reading(("link", "sent_kib", "received_kib"), _nvlink, keys=1),
+    "power": CaptureSource(("instant_mw", "average_mw", "energy_mj"), _power),
+    "clocks": CaptureSource(("sm_mhz", "memory_mhz", "throttle", "temperature_c"), _clocks),
+    "memory": CaptureSource(("used_bytes",), _memory),
+    "nvlink": CaptureSource(("link", "sent_kib", "received_kib"), _nvlink, keys=1),
 }

@@ -17,7 +17,7 @@ from orchestrator.node_agent.base.node_layout import write_atomically
 from orchestrator.node_agent.base.nvml_library import Nvml, open_library
 from orchestrator.node_agent.facts.nvml import describe_gpus
 from orchestrator.node_agent.telemetry import newest_readings
-from orchestrator.node_agent.telemetry.readings import READINGS, Reading
+from orchestrator.node_agent.telemetry.readings import READINGS, CaptureSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ NO_ANSWER = "the driver did not answer"
 FULL = "the file reached its largest size"
 
 
-class Table:
+class CaptureFile:
     """One capture's CSV file: it appears with its first row, and never grows beyond its bound."""
 
-    def __init__(self, path: str, reading: Reading) -> None:
+    def __init__(self, path: str, reading: CaptureSource) -> None:
         self.rows = 0
         self.known = False  # whether any value was given
         self.trouble = ""
@@ -86,7 +86,7 @@ class Sampler:
         self._folder = folder
         self._report, self._report_at = report, 0.0
         self._latest: dict[str, dict[int, Sequence[Any]]] = {kind: {} for kind in kinds}
-        self._tables = {kind: Table(os.path.join(folder, kind + ".csv"), READINGS[kind])
+        self._tables = {kind: CaptureFile(os.path.join(folder, kind + ".csv"), READINGS[kind])
                         for kind in kinds}  # fmt: skip
         self._devices: dict[int, Any] = {}
         self._described: list[dict[str, Any]] = []
@@ -163,7 +163,7 @@ class Sampler:
         }
         write_atomically(os.path.join(self._folder, INDEX), json.dumps(index).encode())
 
-    def _state(self, table: Table) -> dict[str, Any]:
+    def _state(self, table: CaptureFile) -> dict[str, Any]:
         why_not = self._why_not
         if not why_not and table.rows and not table.known:
             why_not = "the driver gives none of these values"

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from orchestrator.core.captures.recorded import Key, RecordedIndex, Row, Samples
+from orchestrator.core.captures.recorded import CapturedSamples, Key, RecordedIndex, Row
 from orchestrator.parsing.replies.records import InvalidReply, read_record
 
 MAX_INDEX_BYTES = 4 * 1024 * 1024
@@ -37,7 +37,7 @@ def parse_index(data: bytes) -> RecordedIndex:
         raise BadCapture(str(error)[:MAX_TEXT]) from error
 
 
-def parse_samples(kind: str, data: bytes, began: float) -> Samples:
+def parse_samples(kind: str, data: bytes, began: float) -> CapturedSamples:
     """Rows of one GPU (or link) are in order of time. Raises :class:`BadCapture`.
 
     A last line without an end, which a sampler that was killed leaves, is not read.
@@ -58,7 +58,7 @@ def parse_samples(kind: str, data: bytes, began: float) -> Samples:
         except ValueError as error:
             raise BadCapture(f"line {number}: {str(error)[:MAX_TEXT]}") from error
         known.append((t, row))
-    return Samples(columns[keys:], rows)
+    return CapturedSamples(columns[keys:], rows)
 
 
 def _parse_row(line: bytes, keys: int, columns: int, began: float) -> tuple[float, Key, Row]:

@@ -16,8 +16,8 @@ from orchestrator.core.sharing.rounds import (
     Offered,
     Pace,
     Part,
+    RoundTerms,
     StepTold,
-    Terms,
 )
 from orchestrator.parsing.replies.record_lines import as_float, as_int, parse_object, unknown_type
 
@@ -68,14 +68,14 @@ def _parse_record(record: Mapping[str, Any]) -> Told:
             raise _Bad(unknown_type(other))
 
 
-def _parse_terms(record: Mapping[str, Any]) -> Terms:
+def _parse_terms(record: Mapping[str, Any]) -> RoundTerms:
     compression = record.get("compression")
     if compression not in COMPRESSIONS:
         raise _Bad(f"unknown compression {str(compression)[:40]!r}")
     exchanged = record.get("exchange", Exchanged.CHANGES)
     if exchanged not in tuple(Exchanged):
         raise _Bad(f"unknown exchange {str(exchanged)[:40]!r}")
-    return Terms(
+    return RoundTerms(
         training=_read_digest(record, "training"),
         steps=_read_count(record, "steps", least=1),
         round_steps=_read_count(record, "round_steps", least=1, most=MAX_STEPS_TOLD),

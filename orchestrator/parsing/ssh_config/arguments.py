@@ -45,7 +45,7 @@ Setting = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class StatedWay:
     """How ssh would go. ``lost`` are settings that an inventory has no field for.
 
     ``proxy_lost`` = a jump host or proxy is given that is not understood: without it, the host is
@@ -109,9 +109,9 @@ def _unquote_value(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
-def way_of(settings: Iterable[Setting]) -> Way:
+def way_of(settings: Iterable[Setting]) -> StatedWay:
     """The way that ``settings`` describe; the first of each counts, keys add up."""
-    way = Way()
+    way = StatedWay()
     proxied = False
     for keyword, value in settings:
         match keyword:
@@ -135,7 +135,7 @@ def way_of(settings: Iterable[Setting]) -> Way:
     return way
 
 
-def _keep_option(way: Way, keyword: str, value: str) -> Way:
+def _keep_option(way: StatedWay, keyword: str, value: str) -> StatedWay:
     if keyword == "userknownhostsfile":
         first = (value.split() or [""])[0]
         if first in ("/dev/null", "none"):
@@ -148,7 +148,7 @@ def _keep_option(way: Way, keyword: str, value: str) -> Way:
     return replace(way, lost=(*way.lost, keyword or value))
 
 
-def _set_jump(way: Way, keyword: str, value: str) -> Way:
+def _set_jump(way: StatedWay, keyword: str, value: str) -> StatedWay:
     if value.lower() == "none":
         return way
     if keyword == "proxyjump":
@@ -156,7 +156,7 @@ def _set_jump(way: Way, keyword: str, value: str) -> Way:
     return _set_proxy(way, value)
 
 
-def _set_proxy(way: Way, command: str) -> Way:
+def _set_proxy(way: StatedWay, command: str) -> StatedWay:
     """A proxy command that is ``ssh -W %h:%p HOST`` or ``ssh HOST nc %h %p`` is a jump host."""
     failed = replace(way, proxy_lost=True)
     try:

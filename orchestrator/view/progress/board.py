@@ -57,7 +57,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ShownNode:
     """One node as shown. ``ranks`` counts the plan's, ``up`` those that run."""
 
     node: str
@@ -116,7 +116,7 @@ class Board:
         """Seconds from the first event to the last."""
         return 0.0 if self.began is None else self.now - self.began
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ShownNode]:
         """One per node, in inventory order."""
         if self.state is not None:
             plan, nodes = self.state.plan, self.state.nodes
@@ -168,10 +168,10 @@ class Board:
             ranks.add(self._figures[node][0])
         return min(ranks)
 
-    def _row(self, name: str, node: NodeState, share: NodePlan | None, excluded: str) -> Row:
+    def _row(self, name: str, node: NodeState, share: NodePlan | None, excluded: str) -> ShownNode:
         problem = node.lost or node.problem
         behind = min(self._progress.get(name, {}).values(), key=lambda p: p.fraction, default=None)
-        return Row(
+        return ShownNode(
             node=name,
             stage="excluded" if excluded else node_stage(node),
             ranks=len(share.ranks) if share else 0,

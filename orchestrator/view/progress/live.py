@@ -17,7 +17,7 @@ from rich.text import Text
 from orchestrator.core.run.events import Event
 from orchestrator.core.run.state import RunState
 from orchestrator.core.verdict.result import Result
-from orchestrator.view.progress.board import Board, Row
+from orchestrator.view.progress.board import Board, ShownNode
 from orchestrator.view.progress.narrate import Weight, narrate_event
 from orchestrator.view.progress.plain_lines import FOLD_ABOVE, describe_progress
 from orchestrator.view.progress.plan_news import PlanNews
@@ -91,7 +91,7 @@ class LiveView:
             rows = list(self._board.rows())
             return Group(_table(rows, self._console.width), self._total(rows))
 
-    def _total(self, rows: list[Row]) -> Text:
+    def _total(self, rows: list[ShownNode]) -> Text:
         elapsed = format_seconds(time.monotonic() - self._began)
         up, ranks = sum(row.up for row in rows), sum(row.ranks for row in rows)
         parts = [f"{self._board.phase.value}  {elapsed}", count_noun(len(rows), "node")]
@@ -105,7 +105,7 @@ class LiveView:
         return Text("  ·  ".join(parts), style="bold", no_wrap=True, overflow="ellipsis")
 
 
-def _table(rows: list[Row], width: int) -> Table:
+def _table(rows: list[ShownNode], width: int) -> Table:
     bar_width = min(MAX_BAR_WIDTH, width // 6)
     table = Table.grid(padding=(0, 2), expand=False)
     for least in (min(24, _longest(rows)), 10, 0, 0, 0):
@@ -122,15 +122,15 @@ def _table(rows: list[Row], width: int) -> Table:
     return table
 
 
-def _longest(rows: list[Row]) -> int:
+def _longest(rows: list[ShownNode]) -> int:
     return max((len(row.node) for row in rows), default=0)
 
 
-def _troubled(rows: list[Row]) -> Iterator[Row]:
+def _troubled(rows: list[ShownNode]) -> Iterator[ShownNode]:
     yield from [row for row in rows if not row.healthy][:MAX_TROUBLED_ROWS]
 
 
-def _cells(row: Row, bar_width: int) -> list[RenderableType]:
+def _cells(row: ShownNode, bar_width: int) -> list[RenderableType]:
     style = "red" if not row.healthy else "green" if row.stage == "running" else ""
     ranks = f"{row.up}/{row.ranks} ranks" if row.ranks else ""
     progress = row.progress

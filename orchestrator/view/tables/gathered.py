@@ -121,7 +121,7 @@ class Streamed(Endings):
         self._writers[stream].write(f"{node}: {line}" for line in lines)
 
 
-class Recorded(Endings):
+class EndingRecords(Endings):
     """A record for each node as it ends, for machines: ``node``, ``state`` (ended, timed-out, lost,
     not-started, not-reached), ``exit_code`` (128 + number for a signal, else null), ``reason``,
     ``stdout`` and ``stderr`` (text, of which the first 4 MiB), and ``cut``.

@@ -78,6 +78,30 @@ def test_a_private_file_that_git_tracks_travels_with_a_warning(tmp_path: Path) -
 
 
 @EVERYWHERE
+def test_settings_that_mostly_hold_keys_travel_with_a_warning(tmp_path: Path, make: Make) -> None:
+    """Programs read them beside themselves; a line of the ignore file keeps them here."""
+    files = {"a.py": b"", ".env": b"", "app/.env.local": b"", ".env.example": b"", "x.envy": b""}
+    folder = make(tmp_path / "p", files)
+
+    (warning,) = list_tree(folder).warnings
+    assert "travel: .env, app/.env.local;" in warning
+
+    write_tree(folder, {".orchestrateignore": b".env*\n!.env.example\n"})
+    assert list_tree(folder).warnings == ()
+
+
+def test_pointers_of_git_lfs_are_named(tmp_path: Path) -> None:
+    """A model that was not pulled is a text of three lines."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 9\n"
+    there = b"x" * len(pointer)
+    files = {".gitattributes": b"*.bin filter=lfs\n", "a/m.bin": pointer, "n.bin": there}
+    folder = git_tree(tmp_path / "p", files)
+
+    (warning,) = list_tree(folder).warnings
+    assert "git lfs pull brings: a/m.bin" in warning
+
+
+@EVERYWHERE
 @pytest.mark.parametrize("marker", ["pyvenv.cfg", "conda-meta/history"])
 def test_a_python_environment_stays_behind_whatever_its_name(
     tmp_path: Path, make: Make, marker: str

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.processes
 
 FILES = {"a.py": b"one", "d/b.py": b"two", "d/c.py": b"two"}
 YEAR_2020_NS = 1_577_836_800 * 10**9
+TRIES = 50
 Reads = list[str]
 
 
@@ -163,17 +164,21 @@ def test_every_change_gives_another_digest(
 
 def test_an_edit_within_the_clock_tick_is_noticed(tmp_path: Path, reads: Reads) -> None:
     """A file that changes right after it was read, keeping size and all times, is read again."""
-    folder = write_tree(tmp_path / "code", {"a.py": b"one"})
-    first = taken(folder)
-    rows = list_tree(folder).stats
-    (folder / "a.py").write_bytes(b"two")
+    for attempt in range(TRIES):
+        folder = write_tree(tmp_path / f"{attempt}" / "code", {"a.py": b"one"})
+        reads.clear()
+        first = taken(folder)
+        rows = list_tree(folder).stats
+        (folder / "a.py").write_bytes(b"two")
 
-    index = TreeIndex.load(next((tmp_path / "cache").glob("*.index")))
+        index = TreeIndex.load(next(folder.parent.joinpath("cache").glob("*.index")))
 
-    assert index is not None
-    assert index.stats != rows
-    assert taken(folder).digest != first.digest
-    assert reads == ["a.py", "a.py"]
+        assert index is not None
+        assert taken(folder).digest != first.digest
+        assert reads == ["a.py", "a.py"]
+        if index.stats != rows:
+            return  # else the machine was so busy that the tick was over when it was read
+    pytest.fail(f"the file was remembered each of {TRIES} times")
 
 
 @pytest.mark.parametrize(

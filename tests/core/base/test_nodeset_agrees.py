@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,10 @@ pytestmark = pytest.mark.processes
 COUNT = 300
 
 
-def test_sets_mean_what_cluster_shell_makes_of_them() -> None:
+def test_sets_mean_what_cluster_shell_makes_of_them(
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("inputs", COUNT)
     chance = random.Random("node sets")
     texts = [",".join(make_term(chance) for _ in range(chance.randint(1, 3))) for _ in range(COUNT)]
     theirs = cluster_shell(texts)
@@ -23,7 +27,10 @@ def test_sets_mean_what_cluster_shell_makes_of_them() -> None:
         assert set(expand_nodeset(folded)) == set(names), folded
 
 
-def test_cluster_shell_reads_what_is_folded_here() -> None:
+def test_cluster_shell_reads_what_is_folded_here(
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("inputs", COUNT)
     chance = random.Random("folded")
     sets = [{make_name(chance) for _ in range(chance.randint(1, 12))} for _ in range(COUNT)]
     theirs = cluster_shell([fold_nodeset(names) for names in sets])

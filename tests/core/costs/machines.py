@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from orchestrator.core.costs.hardware import Fabric, make_fabric
+from orchestrator.core.costs.hardware import FabricHardware, make_fabric
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.core.costs.predict import CostModel
 from orchestrator.core.costs.tables import CostTables, model_of
@@ -33,7 +33,7 @@ def assumed_model(gpu: str) -> CostModel:
     return model_of(tables().gpus[gpu].device, tables().assumed, None)
 
 
-def fabric(gpu: str, per_node: int = 8, network_gbit: float = 0.0) -> Fabric:
+def fabric(gpu: str, per_node: int = 8, network_gbit: float = 0.0) -> FabricHardware:
     """``network_gbit`` for each GPU joins nodes by InfiniBand."""
     network = "infiniband" if network_gbit else ""
     made = tables()

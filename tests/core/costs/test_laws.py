@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.core.costs.collective_seconds import all_reduce_s, all_to_all_s, ring_all_reduce_s
 from orchestrator.core.costs.eager.eager_prediction import predict_eager
 from orchestrator.core.costs.eager.eager_step import EagerJob
-from orchestrator.core.costs.estimate import SHARPNESS, Family, Part, Term, estimate, weigh
+from orchestrator.core.costs.estimate import SHARPNESS, Family, Term, WorkPlace, estimate, weigh
 from orchestrator.core.costs.expert_imbalance import (
     Routing,
     expected_experts,
@@ -19,7 +19,7 @@ from orchestrator.core.costs.expert_imbalance import (
     imbalance,
     shared_out,
 )
-from orchestrator.core.costs.hardware import Fabric, Link
+from orchestrator.core.costs.hardware import FabricHardware, LinkHardware
 from orchestrator.core.costs.inference_prediction import predict_inference
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.predict import OutOfCoverage, predict_training
@@ -61,9 +61,9 @@ PASSES = st.builds(
 )  # fmt: skip
 
 
-def links(bytes_s: float, hop_s: float) -> Fabric:
-    inside = Link(name="l", bytes_s=bytes_s, start_s=1e-5, hop_s=hop_s)
-    return Fabric(per_node=8, inside=inside, between=inside._replace(bytes_s=bytes_s / 10))
+def links(bytes_s: float, hop_s: float) -> FabricHardware:
+    inside = LinkHardware(name="l", bytes_s=bytes_s, start_s=1e-5, hop_s=hop_s)
+    return FabricHardware(per_node=8, inside=inside, between=inside._replace(bytes_s=bytes_s / 10))
 
 
 @given(size=SIZES, gpus=GPUS, rate=st.floats(1e9, 1e12), faster=FACTORS)
@@ -77,10 +77,10 @@ def test_more_bandwidth_is_never_slower(size: float, gpus: int, rate: float, fas
 @given(size=SIZES, gpus=st.integers(2, 64))
 def test_a_ring_moves_what_it_must(size: float, gpus: int) -> None:
     """Each rank sends 2 (n - 1) / n of its bytes; no all-reduce takes less on such links."""
-    link = Link(name="l", bytes_s=1e9, start_s=0.0, hop_s=0.0)
+    link = LinkHardware(name="l", bytes_s=1e9, start_s=0.0, hop_s=0.0)
     seconds = ring_all_reduce_s(size, gpus, link)
     assert seconds == pytest.approx(2 * (gpus - 1) / gpus * size / 1e9)
-    assert all_reduce_s(size, 1, Fabric(per_node=8, inside=link)) == 0.0
+    assert all_reduce_s(size, 1, FabricHardware(per_node=8, inside=link)) == 0.0
 
 
 @given(job=JOBS, faster=FACTORS)
@@ -166,7 +166,7 @@ def test_slopes_are_those_of_the_figure(
 ) -> None:
     """Against differences; the slower of device and host counts, a little more where both do."""
     names = ("d", "h", "a")
-    terms = (Term("d", device), Term("h", host, Part.HOST), Term("a", after, Part.AFTER))
+    terms = (Term("d", device), Term("h", host, WorkPlace.HOST), Term("a", after, WorkPlace.AFTER))
     logs = (log, -log, 0.3)
     found = weigh(names, logs, terms)
     for place in range(3):

@@ -86,6 +86,17 @@ def test_a_node_with_fewer_gpus_than_declared_is_refused_with_the_count() -> Non
     assert "declares 8 GPUs, found 7" in refusal.problem.message
 
 
+def test_ranks_of_different_pythons_are_warned_about() -> None:
+    """What one pickles the other may not read."""
+    one, other = found("n1"), found("n2")
+    one = replace(one, modules={**(one.modules or {}), "python": "3.11"})
+    other = replace(other, modules={**(other.modules or {}), "python": "3.9"})
+
+    warnings = planned(request("n1", "n2"), one, other).warnings
+
+    assert any("python differs between nodes" in warning for warning in warnings)
+
+
 def test_a_missing_module_is_named() -> None:
     workload = Workload(name="w", source="-", folder="/w", entry="w.py", modules=("torch", "peft"))
     refusal = make_plan(request("a", workload=workload), {"a": found("a")}, {})

@@ -136,6 +136,26 @@ def test_files_of_nccl_count_as_the_users(tmp_path: Path) -> None:
     assert any(warning.startswith("NCCL_ALGO=Ring") for warning in made.warnings)
 
 
+@pytest.mark.parametrize("launcher,without", [("torchrun", 2), ("direct", 2), ("command", 1)])
+def test_what_the_launcher_sets_anyway_is_said_to_have_no_effect(
+    tmp_path: Path, launcher: str, without: int
+) -> None:
+    """Ranks of plain commands do not meet, so an address of the user's own is all they have."""
+    own = {"MASTER_ADDR": "localhost", "RANK": "0", "MINE": "x"}
+    base = replace(request("n1", "n2"), env=own, launcher=launcher)
+    modules = {"torch": "2.13.0", "ray": "2.60.0"}
+    found = [replace(build(tmp_path, Machine(name=name)), modules=modules) for name in ("n1", "n2")]
+
+    made = planned(*found, asked=base)
+
+    told = [warning for warning in made.warnings if "has no effect" in warning]
+    assert len(told) == without
+    assert any("RANK is 0, set in --env" in warning for warning in told)
+    kept = {variable.name for variable in made.nodes[0].env}
+    assert "MINE" in kept
+    assert ("MASTER_ADDR" in kept) == (launcher == "command")
+
+
 def test_ranks_that_would_differ_are_told(tmp_path: Path) -> None:
     found = [build(tmp_path, Machine(name=name, ports=compute_ports())) for name in ("n1", "n2")]
     base = request("n1", "n2")

@@ -47,13 +47,13 @@ from orchestrator.core.sharing.rounds import (
     Offered,
     Pace,
     Part,
+    RoundTerms,
     StepTold,
-    Terms,
     patience_s,
 )
 
 NAMES = ("n1", "n2", "n3")
-TERMS = Terms(
+TERMS = RoundTerms(
     training="a" * 64,
     steps=6,
     round_steps=2,
@@ -65,7 +65,7 @@ TERMS = Terms(
 )
 
 
-def joined(at: int = 0, sha256: str = "b", terms: Terms = TERMS) -> Joined:
+def joined(at: int = 0, sha256: str = "b", terms: RoundTerms = TERMS) -> Joined:
     return Joined(terms=terms, step=at, sha256=sha256 * 64)
 
 

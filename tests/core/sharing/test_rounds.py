@@ -13,8 +13,8 @@ from orchestrator.core.sharing.rounds import (
     Exchanged,
     Joined,
     Pace,
+    RoundTerms,
     StepTold,
-    Terms,
     choose_start,
     first_shares,
     merge_curves,
@@ -24,7 +24,7 @@ from orchestrator.core.sharing.rounds import (
     weights_of,
 )
 
-TERMS = Terms(
+TERMS = RoundTerms(
     training="a" * 64,
     steps=25,
     round_steps=10,
@@ -40,8 +40,8 @@ weights = st.floats(1e-3, 1e3)
 
 
 def joined(step: int, sha256: str, **changed: object) -> Joined:
-    values = {name: getattr(TERMS, name) for name in Terms.__slots__} | changed
-    return Joined(terms=Terms(**values), step=step, sha256=sha256 * 64)
+    values = {name: getattr(TERMS, name) for name in RoundTerms.__slots__} | changed
+    return Joined(terms=RoundTerms(**values), step=step, sha256=sha256 * 64)
 
 
 def test_rounds_lie_on_a_grid_over_the_whole_run() -> None:
@@ -79,7 +79,7 @@ def test_nodes_that_were_told_different_things_do_not_train_together() -> None:
     terms=st.sampled_from([TERMS, SUMMED]),
 )
 def test_shares_sum_up_and_nobody_is_left_without_a_row(
-    now: dict[str, float], living: list[str], paces: dict[str, float], rows: int, terms: Terms
+    now: dict[str, float], living: list[str], paces: dict[str, float], rows: int, terms: RoundTerms
 ) -> None:
     """Whatever was measured, and whoever died."""
     told = {node: Pace(rows=10, seconds=seconds) for node, seconds in paces.items()}

@@ -44,8 +44,10 @@ REFUSE = "-p tcp --dport 22 -j REJECT --reject-with tcp-reset".split()
 
 @pytest.fixture
 def quick() -> dict[str, Drill]:
-    """Shorter than a user's: the waiting is shortened, not what is promised beyond it."""
-    limits = DrillLimits(hang_s=budget(3.0), lease_s=budget(2.0), grace_s=1.0)
+    """Shorter than a user's: the waiting is shortened, not what is promised beyond it. A lease
+    outlasts what keeps a coordinator from renewing it, which is all that a busy machine does.
+    """
+    limits = DrillLimits(hang_s=budget(3.0), lease_s=max(2.0, scaled(1.0)), grace_s=1.0)
     found = list_drills(limits)
     return {drill.name: replace(drill, lines=LINES.get(drill.name, drill.lines)) for drill in found}
 

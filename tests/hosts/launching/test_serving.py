@@ -36,8 +36,16 @@ def test_the_printed_tunnel_leads_to_the_engine(desk: Desk) -> None:
     settings = ("engine=custom", f"command={COMMAND}")
     job = desk.start_workload(SERVE, *settings, options=["--nodes", "vh2"])
     words = ("tunnel", job.run, "--port", str(free_port()), "--json")
-    wait_until("an engine", lambda: job.over or desk.command(*words).returncode == 0, 60)
-    told = json.loads(desk.command(*words).stdout)
+    answers: list[str] = []
+
+    def answered() -> bool:
+        done = desk.command(*words)
+        answers.append(done.stdout)
+        return done.returncode == 0
+
+    wait_until("an engine", lambda: job.over or answered(), 60)
+    assert not job.over, job.err + f"{job.records[-1:]}"
+    told = json.loads(answers[-1])
     assert told["node"] == "vh2", job.err
     assert models_at(told["base_url"]) is None
     with subprocess.Popen(shlex.split(told["command"])) as tunnel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,8 +44,14 @@ def ansible(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ansible]:
 
 
 @pytest.mark.parametrize("form", WAYS_OF_EVERY)
-def test_generated_inventories_mean_the_same(ansible: Ansible, form: str, tmp_path: Path) -> None:
+def test_generated_inventories_mean_the_same(
+    ansible: Ansible,
+    form: str,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
     """Hosts in order, groups, variables, and how ssh is started."""
+    record_property("inputs", COUNT)
     differences = []
     for seed in range(COUNT):
         path = write_inventory(tmp_path / str(seed), form, random.Random(f"{form} {seed}"))

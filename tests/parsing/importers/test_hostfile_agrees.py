@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,10 @@ MADE_FOR_OPENMPI = {
 
 
 @pytest.mark.parametrize("text", MADE_FOR_OPENMPI.values(), ids=MADE_FOR_OPENMPI)
-def test_open_mpi_allocates_as_many_slots(text: str, tmp_path: Path) -> None:
+def test_open_mpi_allocates_as_many_slots(
+    text: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", COUNT)
     theirs = open_mpi_slots(text, tmp_path)
     ours = {
         name.removesuffix(".lab"): count
@@ -56,8 +60,11 @@ def test_what_open_mpi_refuses_is_refused(text: str, tmp_path: Path) -> None:
         parse_hostfile(text, "h", OPENMPI)
 
 
-def test_mpich_starts_as_many_processes(tmp_path: Path) -> None:
+def test_mpich_starts_as_many_processes(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Its entries are in their order; where a host has several apart, that is said."""
+    record_property("inputs", COUNT)
     text = made_of(MPICH_FORMS, random.Random("mpich"))
     imported = parse_hostfile(text, "h", MPICH)
     ours = gpus_of(imported)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -37,10 +37,13 @@ GRES = (
 )
 
 
-def test_host_lists_expand_as_scontrol_does(tmp_path: Path) -> None:
+def test_host_lists_expand_as_scontrol_does(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Names and their order, which ranks follow; a name that comes twice is one node here."""
     chance = random.Random("slurm")
     lists = [*CORPUS, *(make_list(chance) for _ in range(COUNT))]
+    record_property("inputs", len(lists))
     theirs = slurm_hostnames(lists, tmp_path)
 
     assert None not in theirs
@@ -111,8 +114,11 @@ PartitionName=fe State=DOWN
 """
 
 
-def test_configurations_mean_what_slurmctld_makes_of_them(tmp_path: Path) -> None:
+def test_configurations_mean_what_slurmctld_makes_of_them(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """300 blocks of nodes, defaults, sets and partitions, with files that are included."""
+    record_property("inputs", COUNT)
     chance = random.Random("slurm.conf")
     files = make_conf(chance)
     files["slurm.conf"] += FACTS

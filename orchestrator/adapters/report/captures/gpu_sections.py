@@ -20,7 +20,7 @@ from orchestrator.core.captures.gpu_summary import (
     power_figures,
 )
 from orchestrator.core.captures.points import Points
-from orchestrator.core.captures.recorded import NodeRecord, Samples
+from orchestrator.core.captures.recorded import CapturedSamples, NodeRecord
 from orchestrator.core.model.facts import Gpu
 from orchestrator.parsing.replies import report_sections as given
 
@@ -145,7 +145,7 @@ def _clock_totals(found: Sequence[ClockFigures]) -> tuple[str, dict[str, float]]
     return line, totals
 
 
-def _clocks_of(samples: Samples, gpu: int) -> ClockFigures | None:
+def _clocks_of(samples: CapturedSamples, gpu: int) -> ClockFigures | None:
     reasons = [(t, int(mask)) for t, mask in samples.points((gpu,), "throttle")]
     celsius = samples.points((gpu,), "temperature_c")
     return clock_figures(samples.points((gpu,), "sm_mhz"), reasons, celsius)

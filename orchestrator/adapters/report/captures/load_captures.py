@@ -10,7 +10,7 @@ from typing import TypeVar
 from orchestrator.adapters.store.regular_files import read_regular
 from orchestrator.core.captures.nvlink import Collectives
 from orchestrator.core.captures.profile import RankProfile
-from orchestrator.core.captures.recorded import NodeRecord, RecordedIndex, Samples
+from orchestrator.core.captures.recorded import CapturedSamples, NodeRecord, RecordedIndex
 from orchestrator.core.model.captures import Capture, CaptureKind
 from orchestrator.parsing.captures import profiled, sampled
 from orchestrator.parsing.captures.sampled import BadCapture
@@ -60,7 +60,7 @@ class _Reader:
             self.problem = f"{INDEX}: {error}"
             return None
 
-    def samples(self, kinds: Sequence[str], began: float) -> Iterator[tuple[str, Samples]]:
+    def samples(self, kinds: Sequence[str], began: float) -> Iterator[tuple[str, CapturedSamples]]:
         for kind in (kind for kind in kinds if kind in sampled.COLUMNS):
             parse = partial(sampled.parse_samples, kind, began=began)
             for found in self._each(kind, f"{kind}.csv", sampled.MAX_FILE_BYTES, parse):

@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.options.shared import FiniteRange, cluster_options
 
 if TYPE_CHECKING:
-    from orchestrator.view.tables.gathered import Gathered, Recorded, Streamed
+    from orchestrator.view.tables.gathered import EndingRecords, Gathered, Streamed
 
 _NOT_FOUND = 127
 _SHELL_SYNTAX = re.compile(r"[\s;|&<>$`()]")  # seldom part of a program's name
@@ -48,15 +48,19 @@ def exec_(
     Exits with the highest code of all nodes; with 124 if CMD ran out of its time on a node, and
     with 4 if a node could not be reached or its login shell ended with 0 before CMD ran.
     """
+    from orchestrator.adapters.transport.broker.find_broker import expect_connections
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.command import Command
     from orchestrator.core.base.errors import UsageError
-    from orchestrator.engine.oneshot.fanout import FanOut
-    from orchestrator.engine.oneshot.interruptible import run_interruptibly
 
     if prefix and as_json:
         raise UsageError("--prefix and --json do not go together", id="exec.output")
     selected = load_cluster(cluster, nodes)
+    expect_connections(selected.workers)
+    # Imported while the broker imports, too.
+    from orchestrator.engine.oneshot.fanout import FanOut
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
+
     try:
         command = Command(argv=words)
     except ValueError as error:
@@ -80,16 +84,16 @@ def _suggest_shell(words: Sequence[str]) -> None:
     click.echo(f"orchestrate: {what}\n  next: orchestrate exec ... -- sh -c {line}", err=True)
 
 
-def _choose_view(*, prefix: bool, as_json: bool) -> Gathered | Streamed | Recorded:
+def _choose_view(*, prefix: bool, as_json: bool) -> Gathered | Streamed | EndingRecords:
     import functools
     import sys
 
     from orchestrator.cli.output import print_json
-    from orchestrator.view.tables.gathered import Gathered, Recorded, Streamed
+    from orchestrator.view.tables.gathered import EndingRecords, Gathered, Streamed
     from orchestrator.view.terminal.terminal import LineWriter
 
     if as_json:
-        return Recorded(functools.partial(print_json, "node"), LineWriter(sys.stderr))
+        return EndingRecords(functools.partial(print_json, "node"), LineWriter(sys.stderr))
     return (Streamed if prefix else Gathered)(LineWriter(sys.stdout), LineWriter(sys.stderr))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,7 +103,10 @@ def add(name: str, **given: Any) -> None:
     check = _check_suite if schedule.suite else _check_request
     check(schedule)
     folder = nightly_folder(layout, name)
+    before = _find(layout, name)[1] if folder.schedule.exists() else None
     save_schedule(folder, schedule)
+    if before is not None:
+        click.echo(f"{name}: was there before: {_changes(before, schedule)}", err=True)
     click.echo(f"{name}: {next_line(schedule)}")
     click.echo(f"orchestrate nightly install {name}", err=True)
 
@@ -285,6 +289,14 @@ def _layout() -> Layout:
     from orchestrator.adapters.store.layout import Layout
 
     return Layout.from_environment(os.environ)
+
+
+def _changes(before: Schedule, after: Schedule) -> str:
+    """Each setting that differs, with both values."""
+    names = [f.name for f in fields(before) if f.name != "since"]
+    pairs = ((name, getattr(before, name), getattr(after, name)) for name in names)
+    told = [f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new]
+    return "; ".join(told) or "nothing differs"
 
 
 def _find(layout: Layout, name: str) -> tuple[NightlyFolder, Schedule]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,7 @@ def compare(
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.verdict.result import Verdict
     from orchestrator.view.result import comparison_text as text
+    from orchestrator.view.terminal.text import brief_text
 
     found = _compare(a, b, _rules(gates, tolerance, across), html)
     passed = found.verdict in {Verdict.PASS, Verdict.WARN}
@@ -61,8 +64,32 @@ def compare(
         return int(code)
     click.echo("\n".join(text.heading_lines(found)) + "\n")
     print_table(text.HEADINGS, text.comparison_rows(found))
+    for line in _behind_configuration(found):
+        click.echo(f"configuration, {brief_text(line)}")
     click.echo("\n" + "\n".join(text.closing_lines(found, color=use_color(color))), color=True)
     return int(code)
+
+
+def _behind_configuration(found: RunsComparison) -> Iterator[str]:
+    """What two digests stand for, where the first runs of both sides are still here."""
+    from orchestrator.adapters.store.layout import Layout
+    from orchestrator.adapters.store.run_list import read_result
+    from orchestrator.core.base.errors import UsageError
+    from orchestrator.core.history.derive_key import configuration_differences
+    from orchestrator.engine.oneshot.cleanup import read_request
+
+    if not any(difference.part == "configuration" for difference in found.differences):
+        return
+    layout = Layout.from_environment(os.environ)
+    sides = []
+    for group in (found.a, found.b):
+        folder = layout.run(group.runs[0].run_id)
+        result = read_result(folder)
+        with suppress(UsageError):
+            if result is not None:
+                sides.append((read_request(folder), result))
+    if len(sides) == 2:
+        yield from configuration_differences(*sides)
 
 
 def _compare(a: str, b: str, rules: ComparisonRules, html: str | None) -> RunsComparison:

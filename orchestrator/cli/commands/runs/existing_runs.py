@@ -110,11 +110,21 @@ def logs(run: str, follow: bool, fold: bool, no_prefix: bool, color: str, **chos
         require_match(folder, wanted)
         tail.read_in_turn(lines.feed)
         lines.finish()
+        if not folder.log_files():
+            click.echo(f"run {folder.run_id} has no logs: {_why_no_logs(folder)}", err=True)
         return 0
     result = _follow_to_result(folder, lambda: tail.read(lines.feed) or lines.idle())
     lines.finish()
     require_match(folder, wanted)
     return int(result.exit_code) if result else 0
+
+
+def _why_no_logs(folder: RunFolder) -> str:
+    """Ranks that never began and ranks that wrote nothing look alike in an empty folder."""
+    where = f"orchestrate show {folder.run_id} says how it went"
+    if not folder.result.exists():
+        return "it has no result yet"
+    return f"its ranks wrote nothing, or none was started; {where}"
 
 
 @click.command()

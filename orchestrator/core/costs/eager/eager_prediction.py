@@ -5,14 +5,14 @@ from __future__ import annotations
 from orchestrator.core.costs.eager import eager_step
 from orchestrator.core.costs.eager.eager_step import EagerJob
 from orchestrator.core.costs.estimate import Interval, depending, estimate, joined
-from orchestrator.core.costs.hardware import Fabric
+from orchestrator.core.costs.hardware import FabricHardware
 from orchestrator.core.costs.inference_prediction import inference_features
 from orchestrator.core.costs.predict import CostModel, Prediction, require_coverage
 
 GIB = 2**30
 
 
-def predict_eager(job: EagerJob, fabric: Fabric, model: CostModel) -> Prediction:
+def predict_eager(job: EagerJob, fabric: FabricHardware, model: CostModel) -> Prediction:
     """All rows at once: seconds of the prompts and of a decode step, tokens/s of all GPUs in both
     and together, peak bytes and watts of a GPU. Raises :class:`OutOfCoverage`.
     """

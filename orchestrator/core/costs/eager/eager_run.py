@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.costs.eager.eager_prediction import GIB, predict_eager
 from orchestrator.core.costs.eager.eager_step import EagerJob
-from orchestrator.core.costs.hardware import Fabric
+from orchestrator.core.costs.hardware import FabricHardware
 from orchestrator.core.costs.inference_step import InferenceJob
 from orchestrator.core.costs.job_costs import planned_figure
 from orchestrator.core.costs.job_prediction import JobPrediction, NotPredicted
@@ -34,7 +34,7 @@ def eager_job(one: InferenceJob, job: Job, source: InferenceSource, gpus: int) -
 
 
 def planned_eager(
-    job: EagerJob, source: InferenceSource, fabric: Fabric, model: CostModel
+    job: EagerJob, source: InferenceSource, fabric: FabricHardware, model: CostModel
 ) -> JobPrediction:
     """The figures that the workload reports, and watts of a GPU. Raises :class:`NotPredicted` for a
     model that does not fit, and :class:`OutOfCoverage`.

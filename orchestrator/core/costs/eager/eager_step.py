@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.costs.estimate import Part, Term
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.estimate import Term, WorkPlace
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware
 from orchestrator.core.costs.inference_step import (
     InferenceJob,
     cache_bytes,
@@ -35,19 +35,19 @@ class EagerJob(InferenceJob):
     """As :class:`InferenceJob`, by this program."""
 
 
-def decode_terms(job: EagerJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+def decode_terms(job: EagerJob, device: GpuHardware, fabric: FabricHardware) -> Iterator[Term]:
     """Seconds of one decode step of a GPU, in the middle of the answers."""
     memory = device.memory_bytes_s
     kernels = job.shape.layers * KERNELS_PER_LAYER * MICROSECOND
-    yield Term("weights", read_bytes(job) / memory, Part.READ)
-    yield Term("products", decode_flops(job) / device.flops["bf16"], Part.COMPUTED)
+    yield Term("weights", read_bytes(job) / memory, WorkPlace.READ)
+    yield Term("products", decode_flops(job) / device.flops["bf16"], WorkPlace.COMPUTED)
     yield Term("cache", cache_bytes(job, mean_length(job)) / memory)
     yield Term("kernels", kernels)
     yield from _host_terms(job)
     yield from exchange_terms(job, fabric, job.rows)
 
 
-def prefill_terms(job: EagerJob, device: Device, fabric: Fabric) -> Iterator[Term]:
+def prefill_terms(job: EagerJob, device: GpuHardware, fabric: FabricHardware) -> Iterator[Term]:
     """Seconds until all sequences have their first token."""
     shape, peak = job.shape, device.flops["bf16"]
     tokens = job.own_rows * job.prompt
@@ -66,9 +66,9 @@ def prefill_terms(job: EagerJob, device: Device, fabric: Fabric) -> Iterator[Ter
 def _host_terms(job: EagerJob) -> Iterator[Term]:
     """What Python takes for a pass: kernels, and collectives of a divided model."""
     layers = job.shape.layers
-    yield Term("launches", layers * KERNELS_PER_LAYER * MICROSECOND, Part.HOST)
+    yield Term("launches", layers * KERNELS_PER_LAYER * MICROSECOND, WorkPlace.HOST)
     if job.tensor > 1:
-        yield Term("collectives", 2 * layers * MICROSECOND, Part.HOST)
+        yield Term("collectives", 2 * layers * MICROSECOND, WorkPlace.HOST)
 
 
 def memory_terms(job: EagerJob) -> Iterator[Term]:
@@ -80,7 +80,9 @@ def memory_terms(job: EagerJob) -> Iterator[Term]:
     yield Term("working", BF16 * job.own_rows * job.prompt * working)
 
 
-def power_terms(job: EagerJob, device: Device, step_s: float, first_s: float) -> Iterator[Term]:
+def power_terms(
+    job: EagerJob, device: GpuHardware, step_s: float, first_s: float
+) -> Iterator[Term]:
     """Mean watts of one GPU over prompts and answers."""
     steps = max(1, job.answer - 1)
     cache = cache_bytes(job, mean_length(job))

@@ -9,11 +9,11 @@ from orchestrator.core.costs.study.study_model import (
     Band,
     BandCheck,
     Outcome,
-    Row,
     Runtime,
     Standing,
     Strategy,
     Study,
+    StudyRow,
     System,
     Violation,
 )
@@ -62,7 +62,7 @@ def _band_value(outcome: Outcome, band: Band) -> float:
             for runtime in (outcome.study.runtimes[0], outcome.study.runtimes[-1])
         )
         return last / first
-    row: Row = outcome.row(band.system, band.strategy, band.runtime)
+    row: StudyRow = outcome.row(band.system, band.strategy, band.runtime)
     return float(getattr(row, band.figure))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.costs.hardware import Device, Fabric
+from orchestrator.core.costs.hardware import FabricHardware, GpuHardware
 
 
 class Strategy(StrEnum):
@@ -61,9 +61,9 @@ class System:
     """``groups`` of the hybrid strategy: GPUs that share experts, and copies of that."""
 
     name: str
-    device: Device
+    device: GpuHardware
     gpus: int
-    fabric: Fabric
+    fabric: FabricHardware
     price_per_gpu_hour: float
     groups: tuple[int, int]
 
@@ -99,7 +99,7 @@ class Study:
     title: str
     source: str
     mixture: Mixture
-    reference: Device
+    reference: GpuHardware
     runtimes: tuple[Runtime, ...]
     systems: tuple[System, ...]
     strategies: tuple[Strategy, ...]
@@ -108,7 +108,7 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class StudyRow:
     """One system, strategy and runtime. Seconds are of one step: a token for each sequence.
 
     ``efficiency``: tokens/s by those of so many GPUs alone. ``amdahl``: the most that this part of
@@ -184,12 +184,12 @@ class Outcome:
     """Everything that a study finds; the first of ``sensitivities`` of a system moves it most."""
 
     study: Study
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
     checks: tuple[BandCheck, ...] = ()
     violations: tuple[Violation, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()
 
-    def row(self, system: str, strategy: Strategy, runtime: str) -> Row:
+    def row(self, system: str, strategy: Strategy, runtime: str) -> StudyRow:
         """Raises ``KeyError``."""
         for row in self.rows:
             if (row.system, row.strategy, row.runtime) == (system, strategy, runtime):

@@ -15,11 +15,11 @@ from orchestrator.core.costs.collective_seconds import all_to_all_s
 from orchestrator.core.costs.expert_imbalance import Routing, imbalance, shared_out
 from orchestrator.core.costs.study.study_model import (
     Mixture,
-    Row,
     Runtime,
     Sensitivity,
     Strategy,
     Study,
+    StudyRow,
     System,
 )
 
@@ -28,11 +28,11 @@ USABLE = 0.9  # of a GPU's memory, for weights
 CHANGE = 0.2  # of an input, for sensitivity
 
 
-def study_rows(study: Study) -> Iterator[Row]:
+def study_rows(study: Study) -> Iterator[StudyRow]:
     """Every combination, the first runtime of each first."""
     for system in study.systems:
         for strategy in study.strategies:
-            first: Row | None = None
+            first: StudyRow | None = None
             for runtime in study.runtimes:
                 row = study_row(study, system, strategy, runtime, first)
                 first = first or row
@@ -61,8 +61,8 @@ def study_row(
     system: System,
     strategy: Strategy,
     runtime: Runtime,
-    first: Row | None = None,
-) -> Row:
+    first: StudyRow | None = None,
+) -> StudyRow:
     """One combination; ``first`` is the same with the first runtime."""
     group, copies = system.layout(strategy)
     gpus = group * copies
@@ -71,7 +71,7 @@ def study_row(
     tokens = study.mixture.sequences * gpus / step.seconds
     usd = per_million(system.price_per_gpu_hour * gpus, tokens)
     yearly = usd * study.tokens_per_month * MONTHS / MILLION
-    return Row(
+    return StudyRow(
         system=system.name,
         strategy=strategy,
         runtime=runtime.name,

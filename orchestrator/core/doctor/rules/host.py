@@ -62,6 +62,8 @@ def _shared_memory(look: CheckedNode) -> CheckAnswer:
 
 
 def _disk_space(look: CheckedNode) -> CheckAnswer:
+    if look.facts.writable is False:
+        return fail_answer("nothing can be written where orchestrate keeps its files")
     free = look.facts.disk_free_bytes
     text = f"{free / GB:.1f} GB are free where orchestrate keeps its files"
     if free < LEAST_DISK:
@@ -153,7 +155,7 @@ CHECKS = (
     Check(
         id="OR-DOC-HOST-004",
         name="disk",
-        remedy="free some space, or name a workdir on another disk in the inventory",
+        remedy="free some space, or mount it writable; or name another workdir in the inventory",
         judge=_disk_space,
     ),
     Check(

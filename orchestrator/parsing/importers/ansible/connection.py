@@ -30,7 +30,7 @@ from orchestrator.parsing.importers.ansible.plugins import (
 from orchestrator.parsing.importers.ansible.templates import NotLiteral, fill_in
 from orchestrator.parsing.ssh_config.arguments import (
     Setting,
-    Way,
+    StatedWay,
     settings_of,
     split_arguments,
     way_of,
@@ -144,7 +144,7 @@ class _Reading:
         except ValueError:
             raise _Unreachable(f"{name} has quotes that are not closed", text or "") from None
 
-    def _take(self, way: Way, address: str) -> None:
+    def _take(self, way: StatedWay, address: str) -> None:
         user, _, host = address.rpartition("@")
         host = way.host or host
         fields = self._result.fields
@@ -162,7 +162,7 @@ class _Reading:
             if path:
                 fields[name] = path if path.lower() == "none" else self._local(path)
 
-    def _filled_jump(self, way: Way, host: str, user: str) -> str:
+    def _filled_jump(self, way: StatedWay, host: str, user: str) -> str:
         """The jump host, with what ssh puts in place of ``%h``, ``%n``, ``%p`` and ``%r``."""
         jump = way.jump or ""
         if "%r" in jump and not user:
@@ -182,7 +182,7 @@ class _Reading:
         else:
             self._warn(f"its interpreter {python!r} is no single program: python3 is used")
 
-    def _remark(self, way: Way) -> None:
+    def _remark(self, way: StatedWay) -> None:
         if way.proxy_lost:
             self._warn("its proxy command is not understood: it will be dialled directly")
         if way.jump_lost:

@@ -9,15 +9,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from orchestrator.core.base.errors import UsageError
-from orchestrator.core.costs.hardware import Device, GpuKind, Latency
+from orchestrator.core.costs.hardware import GpuHardware, GpuKind, Latency
 from orchestrator.core.costs.model_shape import ModelShape
 from orchestrator.parsing.inputs.costs.quantities import (
     Compute,
     Duration,
     Name,
-    Rate,
     Ratio,
     Size,
+    SourcedRate,
     Text,
     Watts,
 )
@@ -25,13 +25,13 @@ from orchestrator.parsing.inputs.validation import Strict, validate_document
 from orchestrator.parsing.inputs.yaml_source import parse_yaml
 
 
-class LinkEntry(Rate):
+class GpuLinkEntry(SourcedRate):
     """What joins GPUs of a node: bytes in one direction for each of them."""
 
     kind: Literal["nvlink", "pcie"]
 
 
-class SwitchEntry(Rate):
+class SwitchEntry(SourcedRate):
     """What an all-reduce in the switch moves, and from how many GPUs on it is chosen."""
 
     from_gpus: int = Field(ge=2, le=1024)
@@ -44,10 +44,10 @@ class GpuFile(Strict):
     names: list[Name] = Field(min_length=1, max_length=20)
     bf16: Compute
     memory: Size
-    bandwidth: Rate
+    bandwidth: SourcedRate
     power: Watts
     idle: Watts
-    link: LinkEntry
+    link: GpuLinkEntry
     switch: SwitchEntry | None = None
 
 
@@ -89,7 +89,7 @@ class ModelFile(Strict):
 def load_gpu(data: bytes, source: str) -> GpuKind:
     """Raises :class:`UsageError` that lists every problem with file, line and nearest key."""
     file = validate_document(GpuFile, parse_yaml(data, source))
-    device = Device(
+    device = GpuHardware(
         name=file.name,
         names=tuple(file.names),
         flops={"bf16": file.bf16.si},

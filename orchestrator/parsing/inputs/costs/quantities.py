@@ -28,7 +28,7 @@ FACTORS = {
 }
 
 
-class Quantity(Strict):
+class SourcedQuantity(Strict):
     """One constant. ``unit`` is checked by the field that it stands in."""
 
     value: Positive
@@ -41,55 +41,55 @@ class Quantity(Strict):
         return self.value * FACTORS[self.unit]
 
 
-class Compute(Quantity):
+class Compute(SourcedQuantity):
     """Arithmetic."""
 
     unit: Literal["TFLOP/s"]
 
 
-class Size(Quantity):
+class Size(SourcedQuantity):
     """Bytes."""
 
     unit: Literal["GB"]
 
 
-class Rate(Quantity):
+class SourcedRate(SourcedQuantity):
     """Bytes in a second."""
 
     unit: Literal["GB/s", "TB/s"]
 
 
-class Watts(Quantity):
+class Watts(SourcedQuantity):
     """Power."""
 
     unit: Literal["W"]
 
 
-class Duration(Quantity):
+class Duration(SourcedQuantity):
     """A time."""
 
     unit: Literal["us", "ms"]
 
 
-class Ratio(Quantity):
+class Ratio(SourcedQuantity):
     """A number without a unit."""
 
     unit: Literal["1"]
 
 
-class TokenRate(Quantity):
+class TokenRate(SourcedQuantity):
     """Tokens in a second."""
 
     unit: Literal["tok/s"]
 
 
-class HourPrice(Quantity):
+class HourPrice(SourcedQuantity):
     """Of one GPU."""
 
     unit: Literal["USD/h"]
 
 
-class Tokens(Quantity):
+class Tokens(SourcedQuantity):
     """A number of tokens."""
 
     unit: Literal["tokens"]

@@ -76,6 +76,9 @@ def refuse_misunderstandings(words: Sequence[str], launcher: str) -> None:
     if ASSIGNMENT.match(words[0]):
         what = f"{words[0]!r} is an assignment of a shell, not a command"
         raise UsageError(what, id="run.no-command", remedy=f"--env {words[0]} before the --")
+    if words[0] in ("source", ".") and len(words) > 1:
+        what = f"{words[0]!r} is a word of a shell, not a command"
+        raise UsageError(what, id="run.no-command", remedy=f"-- bash {words[1]}")
     if words[0].startswith("-") and words[0] != "-m":
         what = f"{words[0]!r} is an option, not a command"
         raise UsageError(what, id="run.no-command", remedy=NO_COMMAND)

@@ -53,7 +53,7 @@ async def test_this_machine(channel: AgentChannel) -> None:
     assert facts.disk_free_bytes > 0
     assert abs(facts.clock_offset_s) < 1
     assert facts.modules["pydantic"] == pydantic.VERSION
-    assert set(facts.modules) == {"pydantic", "pydantic-core"}
+    assert set(facts.modules) == {"python", "pydantic", "pydantic-core"}
     assert facts.kernel == os.uname().release
     assert facts.interpreter == sys.executable
     assert facts.boot_id

@@ -174,13 +174,14 @@ async def test_ranks_under_a_launcher_are_the_ranks_themselves(attempt: Attempt)
     await attempt.launch(launcher("bash", "-c", f"{shimmed(3, SPIN)} & wait"))
     pids = await up(attempt, 1)
 
+    least = max(0.2 / slowdown(), 0.02)  # a shim has nothing at all
     shares = []
-    while not shares or (max(shares) <= 0.2 and len(shares) < 10):
+    while not shares or (max(shares) <= least and len(shares) < 10):
         ranks, _, _ = await inspect(attempt)
         assert ranks[3]["pid"] == pids[3]
         shares.append(ranks[3]["cpu"])
 
-    assert max(shares) > 0.2, "others want the processor, too, but not at every moment"
+    assert max(shares) > least, "others want the processor, too, but not at every moment"
 
 
 @pytest.mark.processes

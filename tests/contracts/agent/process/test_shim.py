@@ -280,3 +280,28 @@ async def test_a_stopped_rank_need_not_be_waited_for(attempt: Attempt, wrapped: 
     await attempt.to_end(within_s=10.0)
     assert attempt.files["rank-0.out"] == b"up\ntold\n"
     assert attempt.only("rank-exited")["outcome"] == {"exited": 3}
+
+
+@pytest.mark.parametrize(
+    "text,hint",
+    [
+        ("#!/bin/bash\r\necho hi\r\n", "names '/bin/bash\\r'; the line ends as in Windows"),
+        ("#!/no/such/program -x\n", "names '/no/such/program -x')"),
+        ("echo hi\n", "names no program: #!/bin/sh"),
+    ],
+)
+def test_a_script_that_cannot_start_says_which_line_is_to_blame(
+    tmp_path: Path, text: str, hint: str
+) -> None:
+    """The kernel's own word is about the interpreter, and reads as if the script were not there."""
+    script = tmp_path / "job.sh"
+    script.write_bytes(text.encode())
+    script.chmod(0o755)
+    start = "from orchestrator.node_agent.process import rank_shim as s; import sys; "
+    start += "s.execute_program(sys.argv[1:], set())"
+    done = subprocess.run(
+        [sys.executable, "-c", start, str(script)], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode in (126, 127)
+    assert hint in done.stderr

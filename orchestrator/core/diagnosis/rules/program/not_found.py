@@ -142,8 +142,8 @@ RULES = (
         title="The script is not there",
         domain=Domain.LAUNCH,
         cause="{who} did not find the program {path}",
-        remedy="paths in launch commands are relative to the synced folder; orchestrate sync "
-        "--dry-run shows what travels",
+        remedy="a relative path is looked up in the synced folder, and orchestrate sync --dry-run "
+        "shows what travels; an absolute one must be there on that node",
         confidence=Confidence.CERTAIN,
         weight=80,
         signs=(

@@ -1,8 +1,8 @@
-"""SSH by the user's own ``ssh``: whatever its configuration demands, it does, and its connection
-stays for the next command.
+"""SSH over a connection that another process of the user's holds, so that it stays for the next
+command: the user's own ``ssh``, which does whatever its configuration demands, or our broker.
 
-The ``ssh`` that holds the connection is asked for channels over its control socket, in the protocol
-of SSH itself: a command costs no process here, and how it ended is exact, signals included.
+The holder is asked for channels over its socket, in the protocol of SSH itself: a command costs no
+process here, and how it ended is exact, signals included.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from orchestrator.adapters.transport.openssh.kept_connections import HeldConnection
-from orchestrator.adapters.transport.openssh.multiplex_link import (
+from orchestrator.adapters.transport.multiplex.multiplex_link import (
     Channel,
     ChannelRefused,
     MultiplexLink,
     NoMaster,
 )
-from orchestrator.adapters.transport.openssh.multiplex_messages import string
+from orchestrator.adapters.transport.multiplex.multiplex_messages import string
 from orchestrator.adapters.transport.ssh import failures
 from orchestrator.adapters.transport.ssh.remote_command import (
     MAX_SESSIONS,
@@ -38,15 +38,29 @@ from orchestrator.adapters.transport.transport import (
 )
 from orchestrator.core.base.command import Command
 from orchestrator.core.base.outcome import Exited, Signalled
+from orchestrator.core.model.inventory import SshEndpoint
 
 Environment = Sequence[tuple[str, str]]
 
 
-class OpenSshTransport(Transport):
+class ConnectionHold(Protocol):
+    """A connection that is ours until ``release``; its sessions begin with ``environment``."""
+
+    @property
+    def endpoint(self) -> SshEndpoint: ...
+
+    @property
+    def environment(self) -> Environment: ...
+
+    def release(self) -> None:
+        """Let others have it; idempotent."""
+
+
+class MultiplexTransport(Transport):
     """One kept connection; every command gets a channel of its own."""
 
     def __init__(
-        self, node: str, held: HeldConnection, link: MultiplexLink, limits: ConnectLimits
+        self, node: str, held: ConnectionHold, link: MultiplexLink, limits: ConnectLimits
     ) -> None:
         self.node = node
         self._held = held
@@ -63,14 +77,14 @@ class OpenSshTransport(Transport):
             raise ChannelClosed(self._link.dead)
         if len(self._sessions) >= MAX_SESSIONS:
             raise self._refused(f"{MAX_SESSIONS} commands run already")
-        process = OpenSshProcess(self._link, self._killing, marker, self._sessions.discard)
+        process = MultiplexProcess(self._link, self._killing, marker, self._sessions.discard)
         self._sessions.add(process)
         opening = asyncio.ensure_future(self._open(process, line, has_input=has_input))
         return await await_opened(opening, timeout_s, self.node, self._held.endpoint)
 
     async def _open(
-        self, process: OpenSshProcess, line: bytes, *, has_input: bool
-    ) -> OpenSshProcess:
+        self, process: MultiplexProcess, line: bytes, *, has_input: bool
+    ) -> MultiplexProcess:
         try:
             await process.open(line, self._held.environment)
         except ChannelRefused as error:
@@ -97,7 +111,7 @@ class OpenSshTransport(Transport):
         self._held.release()
 
     async def _watch_link(self) -> None:
-        """The master asks for signs of life, but in its own time, and one of the user's may not."""
+        """The holder asks for signs of life, but in its own time, and a user's ``ssh`` may not."""
         loop = asyncio.get_running_loop()
         pause_s, silence_s = self._limits.keepalive_interval_s, self._limits.silence_s
         while not self._link.dead:
@@ -111,7 +125,7 @@ class OpenSshTransport(Transport):
                 await asyncio.sleep(pause_s)
 
 
-class OpenSshProcess(RemoteProcess):
+class MultiplexProcess(RemoteProcess):
     """A command on a channel."""
 
     def __init__(
@@ -179,7 +193,7 @@ class OpenSshProcess(RemoteProcess):
 class _ProcessChannel(Channel):
     """Hands on to a process what happens."""
 
-    def __init__(self, process: OpenSshProcess) -> None:
+    def __init__(self, process: MultiplexProcess) -> None:
         super().__init__()
         self._process = process
 

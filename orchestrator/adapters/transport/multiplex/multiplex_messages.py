@@ -116,33 +116,34 @@ def mux_hello() -> bytes:
     return frame(struct.pack(">II", Mux.HELLO, MUX_VERSION))
 
 
-def _packet(kind: Msg, body: bytes) -> bytes:
+def packet(kind: int, body: bytes) -> bytes:
+    """A message of RFC 4254, as the socket carries it."""
     return frame(b"\0" + bytes([kind]) + body)
 
 
 def open_session(channel: int, window: int) -> bytes:
     """``window``: how many bytes may come before we ask for more."""
     numbers = struct.pack(">III", channel, window, MAX_DATA_BYTES)
-    return _packet(Msg.CHANNEL_OPEN, string(b"session") + numbers)
+    return packet(Msg.CHANNEL_OPEN, string(b"session") + numbers)
 
 
 def channel_request(remote: int, kind: bytes, body: bytes = b"", *, reply: bool = False) -> bytes:
     """A request about the channel that the server calls ``remote``."""
     head = struct.pack(">I", remote) + string(kind) + bytes([reply])
-    return _packet(Msg.CHANNEL_REQUEST, head + body)
+    return packet(Msg.CHANNEL_REQUEST, head + body)
 
 
 def channel_data(remote: int, data: bytes) -> bytes:
-    return _packet(Msg.CHANNEL_DATA, struct.pack(">I", remote) + string(data))
+    return packet(Msg.CHANNEL_DATA, struct.pack(">I", remote) + string(data))
 
 
 def channel_window(remote: int, more: int) -> bytes:
-    return _packet(Msg.CHANNEL_WINDOW_ADJUST, struct.pack(">II", remote, more))
+    return packet(Msg.CHANNEL_WINDOW_ADJUST, struct.pack(">II", remote, more))
 
 
 def channel_eof(remote: int) -> bytes:
-    return _packet(Msg.CHANNEL_EOF, struct.pack(">I", remote))
+    return packet(Msg.CHANNEL_EOF, struct.pack(">I", remote))
 
 
 def channel_close(remote: int) -> bytes:
-    return _packet(Msg.CHANNEL_CLOSE, struct.pack(">I", remote))
+    return packet(Msg.CHANNEL_CLOSE, struct.pack(">I", remote))

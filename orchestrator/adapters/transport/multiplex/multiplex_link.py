@@ -1,4 +1,4 @@
-"""A connection that an ``ssh`` of the user's holds, used by many channels at once."""
+"""A connection that another process of the user's holds, used by many channels at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.adapters.transport.openssh.multiplex_messages import (
+from orchestrator.adapters.transport.multiplex.multiplex_messages import (
     MAX_DATA_BYTES,
     MUX_VERSION,
     MalformedMessage,
@@ -32,7 +32,7 @@ _REQUEST = 1
 
 
 class NoMaster(ConnectionError):
-    """Nobody holds a connection at this socket, or whoever does speaks another protocol."""
+    """No process holds a connection at this socket, or it speaks another protocol."""
 
 
 class ChannelRefused(ConnectionError):
@@ -207,7 +207,7 @@ class MultiplexLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(mux_hello())
+        self._greet()
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = asyncio.get_running_loop().time()
@@ -215,7 +215,7 @@ class MultiplexLink(asyncio.Protocol):
             for message in self._unframer.feed(data):
                 self._on_message(message)
         except MalformedMessage as error:
-            self.cut(f"the ssh that holds the connection does not speak its protocol: {error}")
+            self.cut(f"the holder of the connection does not speak its protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.dead = self.dead or str(exc or "the SSH connection is lost")
@@ -230,17 +230,25 @@ class MultiplexLink(asyncio.Protocol):
 
     # Messages ---------------------------------------------------------------------------------
 
+    def _greet(self) -> None:
+        """Ask for the connection; ``_on_greeting`` gets the answers."""
+        self.write(mux_hello())
+
     def _on_greeting(self, message: bytes) -> None:
         reader = Reader(message)
         kind = reader.uint32()
         if kind == Mux.HELLO and reader.uint32() == MUX_VERSION:
             self.write(mux_request(Mux.PROXY, _REQUEST))
         elif kind == Mux.PROXY_READY:
-            self._on_message = self._on_packet
-            if not self.ready.done():
-                self.ready.set_result(None)
+            self._become_ready()
         else:
             raise MalformedMessage(f"an answer of type {kind:#x}")
+
+    def _become_ready(self) -> None:
+        """Messages of RFC 4254 follow."""
+        self._on_message = self._on_packet
+        if not self.ready.done():
+            self.ready.set_result(None)
 
     def _on_packet(self, message: bytes) -> None:
         reader = Reader(message)
