@@ -21,7 +21,7 @@ MODULES = (
     # Later, of connecting and of the commands that ask each node once.
     "orchestrator.adapters.transport.asyncssh.async_ssh",
     "orchestrator.adapters.transport.broker.attach",
-    "orchestrator.adapters.transport.broker.serve",
+    "orchestrator.adapters.transport.broker.broker_process",
     "orchestrator.adapters.transport.local_process",
     "orchestrator.adapters.transport.multiplex.multiplex_transport",
     "orchestrator.adapters.transport.openssh.kept_connections",
