@@ -178,6 +178,9 @@ def private_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("ORCHESTRATE_")]:
             patch.delenv(name)
         patch.setenv("ORCHESTRATE_HOME", str(tmp_path_factory.mktemp("orchestrate-home")))
+        # No process is to outlive its test.
+        patch.setenv("ORCHESTRATE_KEEP_CONNECTIONS", "0")
+        patch.setenv("ORCHESTRATE_WARM", "0")
         yield
 
 

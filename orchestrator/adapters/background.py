@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _KEYBOARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 _MAX_FD = 1 << 20
 
 
-def fork_away(log: Path) -> int | None:
-    """Go on twice. None in the new process: its own session, no terminal, output into ``log``.
+def fork_away(log: Path, keep: Iterable[int] = ()) -> int | None:
+    """Go on twice. None in the new process: its own session, no terminal, output into ``log``; of
+    the other descriptors it has those of ``keep``.
 
     Elsewhere a descriptor that reaches its end when the new process does. Signals that the terminal
     sends in between reach only the old process, whose handlers the new one inherits. No thread
@@ -29,7 +31,7 @@ def fork_away(log: Path) -> int | None:
             os.setsid()
             if os.fork() != 0:
                 os._exit(0)
-            _settle_descriptors(output, held)
+            _settle_descriptors(output, [held, *keep])
             return None
         os.waitpid(child, 0)
     finally:
@@ -39,12 +41,15 @@ def fork_away(log: Path) -> int | None:
     return alive
 
 
-def _settle_descriptors(output: int, held: int) -> None:
-    """Keep no descriptor but ``held`` and the standard ones; forget signals meant for others."""
+def _settle_descriptors(output: int, kept: Iterable[int]) -> None:
+    """Keep no descriptor but ``kept`` and the standard ones; forget signals meant for others."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     for fd, source in enumerate((nowhere, output, output)):
         os.dup2(source, fd)
-    os.closerange(3, held)
-    os.closerange(held + 1, _MAX_FD)
+    closed_up_to = 3
+    for fd in sorted(kept):
+        os.closerange(closed_up_to, fd)
+        closed_up_to = fd + 1
+    os.closerange(closed_up_to, _MAX_FD)
     for number in _KEYBOARD:
         signal.signal(number, signal.signal(number, signal.SIG_IGN))

@@ -30,6 +30,17 @@ def expand_workdir(workdir: str) -> str:
     return path
 
 
+def whole_mark(agent: str) -> str:
+    """The file that is in the agent's directory if all of it was there since this boot: what was
+    written just before a power cut may be lost, and is compared with the package that comes again.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return agent + "/.whole-" + file.read(36)
+    except OSError:
+        return agent + "/.whole-none"
+
+
 def find_agent(workdir: str, digest: str) -> "tuple[str, str] | None":
     """The work directory and the agent's directory; None unless all is as we would leave it."""
     us = os.geteuid()
@@ -41,6 +52,8 @@ def find_agent(workdir: str, digest: str) -> "tuple[str, str] | None":
     for status in map(os.lstat, own):  # our directories, and mode 0700
         if status.st_uid != us or status.st_mode & 0o170077 != 0o040000:
             return None
+    if not os.path.lexists(whole_mark(own[2])):
+        return None
     above = workdir
     while above != "/":  # nobody else may put another directory in our place
         if os.lstat(above).st_mode & 0o1002 == 0o0002:
@@ -69,7 +82,7 @@ def start() -> None:
         os.write(1, ("\n%s need\n" % nonce).encode())
         scope: "dict[str, object]" = {}
         exec(stream.read(int(stream.readline(32))), scope)  # noqa: S102 - text of ours
-        workdir, agent = scope["unpack_agent"](stream, header)  # type: ignore[operator]
+        workdir, agent = scope["unpack_agent"](stream, header, whole_mark)  # type: ignore[operator]
     else:
         workdir, agent = here
     if here is not None or "glance" in header:

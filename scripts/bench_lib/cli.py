@@ -32,6 +32,7 @@ MODULES = (
     "steps",
     "first_run",
     "load_client",
+    "load_mirror",
     "load_stamps",
     "model",
     "page",

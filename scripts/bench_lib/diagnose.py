@@ -1,8 +1,8 @@
 """How often `orchestrate diagnose` names the right cause, on logs whose cause is known.
 
 A corpus is a folder of cases; a case is a folder of logs with ``expected.json``: ``first`` (the id
-of the rule), or ``right`` (ids that name the cause, null where no cause may be named), ``says`` (a
-pattern in the sentence), ``node`` and ``rank``.
+of the rule), or ``right`` (ids that name the cause, null where no cause need be named), ``says`` (a
+pattern in the sentence; without ids it alone decides), ``node`` and ``rank``.
 """
 
 from __future__ import annotations
@@ -111,16 +111,17 @@ def judged(expected: dict[str, Any], found: Diagnosis | None) -> str:
     """One of :data:`VERDICTS`. That the logs do not hold the cause, or hold no failure but what
     costs speed, is no wrong cause.
     """
-    right = expected.get("right", [expected.get("first")])
-    if found is None:
-        return RIGHT if None in right else UNKNOWN
-    if found.kind != "cause" and found.id not in right:
-        return RIGHT if None in right else UNKNOWN
-    fits = re.search(expected.get("says", ""), found.cause) is not None and all(
-        expected[key] == getattr(found, key) for key in ("node", "rank") if key in expected
+    right = expected.get("right", [expected["first"]] if "first" in expected else [])
+    by_words = "says" in expected and not any(right)  # its author knew no ids
+    fits = (
+        found is not None
+        and re.search(expected.get("says", ""), found.cause) is not None
+        and all(expected[key] == getattr(found, key) for key in ("node", "rank") if key in expected)
     )
-    if fits and found.id in right:
+    if fits and found is not None and (by_words or found.id in right):
         return RIGHT
+    if found is None or (found.kind != "cause" and found.id not in right):
+        return RIGHT if None in right else UNKNOWN
     return QUOTED if fits and found.id == QUOTES and "says" in expected else WRONG
 
 

@@ -63,10 +63,15 @@ class StampRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StampLoad:
-    """Requests/s at equal distances, and how many."""
+    """Requests/s at equal distances, and how many. ``first``: the number in the first prompt."""
 
     rate: float
     requests: int
+    model: str = "trivial"
+    tokenizer: str = str(TOKENIZER)
+    tokens: int = TOKENS
+    ignore_eos: bool = True
+    first: int = 0
 
 
 def measure_stamps(load: StampLoad, rounds: int, peers: Mapping[str, Path]) -> Iterator[StampRun]:
@@ -132,11 +137,24 @@ def _server() -> Iterator[_Server]:
 
 
 def _ours(server: _Server, load: StampLoad, room: Path) -> StampRun:
-    """The sending process of the load test, by AIPerf's definitions (as vLLM's but for the ITL)."""
+    """By AIPerf's definitions (as vLLM's but for the ITL)."""
+    server.take(room)
+    records = send_ours(server.url, load, room)
+    return _outcome(OURS, "aiperf", figures(records, "aiperf"), server.take(room), load)
+
+
+def _peer(server: _Server, load: StampLoad, room: Path, name: str, venv: Path) -> StampRun:
+    server.take(room)
+    says = send_peers(server.url, load, room, name, venv)
+    return _outcome(name, TOOLS[name].definition, says, server.take(room), load)
+
+
+def send_ours(url: str, load: StampLoad, room: Path) -> list[RequestRecord]:
+    """What the sending process of the load test wrote down."""
     record = room / "requests.jsonl"
     record.unlink(missing_ok=True)
     job = {
-        "targets": [{"url": server.url, "model": "trivial", "api": CHAT}],
+        "targets": [{"url": url, "model": load.model, "api": CHAT}],
         "asks": [{"text": " ".join(["word"] * WORDS)}],
         "load": {
             "spacing": CONSTANT,
@@ -144,47 +162,48 @@ def _ours(server: _Server, load: StampLoad, room: Path) -> StampRun:
             "final_rate": load.rate,
             "duration_s": load.requests / load.rate,
         },
-        "output_tokens": TOKENS,
-        "ignore_eos": True,
+        "output_tokens": load.tokens,
+        "ignore_eos": load.ignore_eos,
         "unique": True,
+        "first": load.first,
         "record": str(record),
     }
-    server.take(room)
     argv = [sys.executable, str(CLIENT / "sender_process.py")]
     _run(argv, f"{json.dumps(job)}\n{time.monotonic() + 2.0!r}\n")
     with record.open(encoding="utf-8") as file:
-        records = list(read_records(file, record.name))
-    return _outcome(OURS, "aiperf", _figures(records, "aiperf"), server.take(room), load)
+        return list(read_records(file, record.name))
 
 
-def _peer(server: _Server, load: StampLoad, room: Path, name: str, venv: Path) -> StampRun:
-    """A tool, asked as a cross-check of the load test asks it."""
+def send_peers(url: str, load: StampLoad, room: Path, name: str, venv: Path) -> Mapping[str, float]:
+    """What a tool says, asked as a cross-check of the load test asks it."""
     tool, folder = TOOLS[name], room / name
     folder.mkdir(exist_ok=True)
     asked = PeerLoad(
-        target=Target(url=server.url, model="trivial"),
+        target=Target(url=url, model=load.model),
         requests=load.requests,
         rate=load.rate,
         concurrency=0,
         arrival=CONSTANT,
         burstiness=1.0,
-        output_tokens=TOKENS,
-        ignore_eos=True,
+        output_tokens=load.tokens,
+        ignore_eos=load.ignore_eos,
         seed=SEED,
         processes=1,
-        tokenizer=str(TOKENIZER),
+        tokenizer=load.tokenizer,
         folder=folder,
     )
     text = " ".join(["word"] * WORDS)
-    lines = (json.dumps({tool.key: f"{number} {text}"}) for number in range(load.requests))
+    numbers = range(load.first, load.first + load.requests)
+    lines = (json.dumps({tool.key: f"{number:06d} {text}"}) for number in numbers)
     asked.prompts.write_text("".join(f"{line}\n" for line in lines))
-    server.take(room)
     _run([str(venv / "bin" / tool.program), *tool.argv(asked)], "")
     try:
         theirs = tool.read(json.loads((folder / tool.result).read_text()))
     except (OSError, ValueError, PeerError) as error:
         raise BenchError(f"{name} left no result: {error}") from error
-    return _outcome(name, tool.definition, theirs.figures, server.take(room), load)
+    if theirs.completed != load.requests:
+        raise BenchError(f"{name} completed {theirs.completed} of {load.requests} requests")
+    return theirs.figures
 
 
 def _outcome(
@@ -201,11 +220,12 @@ def _outcome(
         client=client,
         requests=load.requests,
         says=says,
-        did=_figures(did[-load.requests :], definition),
+        did=figures(did[-load.requests :], definition),
     )
 
 
-def _figures(records: Sequence[RequestRecord], definition: str) -> dict[str, float]:
+def figures(records: Sequence[RequestRecord], definition: str) -> dict[str, float]:
+    """By a tool's definitions, in seconds and per second, by our names."""
     summary = Summary(DEFINITIONS[definition], Objectives())
     for record in records:
         summary.add(CLIENT_NAME, record)

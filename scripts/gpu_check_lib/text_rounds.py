@@ -14,7 +14,7 @@ import shutil
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ ON_GPUS = Scale(
     held_out=64,
     settings=("preset=qwen2-7b", "micro_batch=2", "learning_rate=2e-4"),
 )
+# Where both nodes are imitated on one GPU, a smaller shape has room twice.
+SHAPE = "GPU_CHECK_TEXT_SHAPE"
 # The same steps where there is no GPU, to try them.
 ON_CPUS = Scale(
     shape={
@@ -94,6 +96,11 @@ ON_CPUS = Scale(
     held_out=48,
     settings=("micro_batch=4", "learning_rate=2e-3", "round_steps=5", "round_exchange=changes"),
 )
+
+
+def scale_on_gpus() -> Scale:
+    """As above, or of the shape that the environment names."""
+    return replace(ON_GPUS, shape=SHAPES[os.environ.get(SHAPE, "qwen2-7b")])
 
 
 def source_folders() -> list[Path]:

@@ -14,7 +14,7 @@ from bench_lib.finetuning.finetune import read_records, run_ranks
 from bench_lib.finetuning.models import qwen2, qwen2_on_host
 from bench_lib.finetuning.timeline import Kernel, gaps
 from bench_lib.trainers.tuned import MasterAdamW
-from bench_lib.trainers.with_unsloth import put_folder
+from bench_lib.trainers.with_unsloth import Made, put_folder
 from bench_lib.trainers.work import trained
 
 pytestmark = [
@@ -105,3 +105,15 @@ def test_gaps_lie_between_what_ran_before_and_after() -> None:
     assert gaps(kernels) == [(7, "c", "d"), (2, "long", "c")]
     assert gaps(kernels, most=1) == [(7, "c", "d")]
     assert gaps([]) == []
+
+
+def test_unsloth_trains_on_the_padding_token_as_on_any_word() -> None:
+    """It sets that token's embedding to zero when it has loaded a model."""
+    made = Made("tiny", torch.device("cpu"))
+    model = made.from_pretrained("folder", token=None)
+    weight = model.get_input_embeddings().weight.detach()
+    before = weight.clone()
+    assert before[0].norm() > 0
+    weight[0] = 0.0
+    made.put_words_back(model)
+    assert torch.equal(weight, before)

@@ -205,6 +205,7 @@ def test_neither_file_nor_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "neither a file nor a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_large_files_are_read_at_both_ends(tmp_path: Path) -> None:
     """The middle is skipped and counted, lines keep their numbers, memory stays small."""
     path = tmp_path / "big.log"

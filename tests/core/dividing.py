@@ -34,9 +34,9 @@ class Busy:
 class Work:
     """Samples 0 to ``total`` - 1 and whoever works on them."""
 
-    def __init__(self, total: int, group: int) -> None:
+    def __init__(self, total: int, group: int, *, exclusive: bool = False) -> None:
         self.ledger = Ledger(total, group)
-        self.leases = Leases(self.ledger)
+        self.leases = Leases(self.ledger, exclusive=exclusive)
         self.now = 0.0
         self.workers: dict[Worker, Busy] = {}
         self.counted: dict[int, int] = {}

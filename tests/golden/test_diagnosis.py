@@ -25,8 +25,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
+from orchestrator.core.diagnosis.first_cause import find_first_cause
 from orchestrator.core.diagnosis.rules import BY_ID, DOMAINS
+from orchestrator.core.diagnosis.verdict import telling_lines
 from orchestrator.core.model.facts import Facts
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnosis.md"

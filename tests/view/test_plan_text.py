@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.base.command import Secret
 from orchestrator.core.model.plan import Exclusion, Plan, Variable
-from orchestrator.view.tables.plan_text import Travel, number_ranges, plan_lines
+from orchestrator.view.tables.plan_text import Travel, kept_text, number_ranges, plan_lines
 from tests.core.world import World, request
 
 
@@ -45,6 +45,10 @@ def test_a_plan_tells_what_travels_what_is_left_out_and_what_is_assumed() -> Non
     for words in ["3 files, 1.5 MB", "left out: .gitignore: 2 files", "c: no GPU", "odd", "big"]:
         assert words in text
     assert "ASSUMED" in text
+    kept = "\n".join(plan_lines(plan, travel, connections=kept_text(2, 600)))
+    assert "to 2 nodes, kept for 10 min 00 s after their use; orchestrate connections" in kept
+    assert "KEEP_CONNECTIONS is 0" in kept_text(2, 0)
+    assert kept_text(0, 600) == ""
     assert "ASSUMED" not in "\n".join(plan_lines(made(), None))
 
 

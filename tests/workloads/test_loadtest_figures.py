@@ -20,6 +20,7 @@ from loadtest.base.records import RecordError, RequestRecord, from_line, read_re
 from loadtest.base.stages import Saturation
 from loadtest.judge.backlog import Backlog
 from loadtest.judge.definitions import DEFINITIONS
+from loadtest.judge.failed_requests import FailedRequests
 from loadtest.judge.percentiles import (
     CONFIDENCE,
     Histogram,
@@ -271,9 +272,39 @@ def test_failures_are_counted_and_in_no_latency() -> None:
     with_failures, without = summarise([*fine, *broken]), summarise(fine)
 
     assert with_failures.spreads() == without.spreads()
-    assert with_failures.failures == {"timeout": 2, "truncated": 1}
+    assert with_failures.failures.kinds == {"timeout": 2, "truncated": 1}
     assert with_failures.failed == 3
     assert with_failures.good_fraction == pytest.approx(10 / 13)
+
+
+@pytest.mark.parametrize(
+    "kinds,detail,id,hint",
+    [
+        (
+            ["status 429", "status 503", "timeout"],
+            "(retry-after: 7)",
+            "OR-SERVE-007",
+            "as too many",
+        ),
+        (["refused", "closed", "timeout"], "", "OR-SERVE-008", "closes connections"),
+        (["timeout", "timeout", "refused"], "", "OR-LOAD-006", "--set timeout="),
+        (["status 400"], "Unknown field: stream_options", "OR-LOAD-006", "ask_usage=false"),
+        (["status 400"], "use max_completion_tokens", "OR-LOAD-006", "limit_field="),
+        (["status 307"], "(location: http://x/)", "OR-LOAD-006", "no redirect is followed"),
+    ],
+)
+def test_failed_requests_are_named_by_what_most_of_them_are(
+    kinds: list[str], detail: str, id: str, hint: str
+) -> None:
+    failures = FailedRequests()
+    for index, kind in enumerate(kinds):
+        failures.add(replace(record(index, due_s=2.0 + index, failure=kind), detail=detail))
+
+    assert failures.id == id
+    assert hint in failures.cause
+    assert f"1 {kinds[0]}" in failures.cause or f"2 {kinds[0]}" in failures.cause
+    assert detail in failures.cause
+    assert (f"due 2.0 to {1.0 + len(kinds)} s" in failures.cause) == (len(kinds) > 1)
 
 
 def test_goodput_counts_requests_that_meet_every_objective() -> None:

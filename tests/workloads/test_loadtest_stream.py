@@ -72,6 +72,37 @@ def test_lengths_lines_and_neighbours_may_be_otherwise(places: list[int], end: b
     assert outcome(feed(content, places)) == (True, "", 4, (9, 7), False)
 
 
+TEXTS = ["", " b", "\\n", '\\"', "\\", '"', "\n", "\x01", "é", "\\u00e9", "\ud83d", "data: "]
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ('{"choices":[{"delta":{"content":"', '"},"finish_reason":null}]}'),
+        ('{"choices":[{"delta":{"content":"', '"},"finish_reason":"stop"}]}'),
+        ('{"choices": [{"text": "', '", "index": 0}], "usage": null}'),
+        ('{"choices":[{"text":"', '"}],"usage":{"completion_tokens":3,"prompt_tokens":1}}'),
+        ('{"model":" word","choices":[{"delta":{"role":"assistant","content":"', '"}}]}'),
+        ('{"choices":[{"delta":{"content":" word","content":"', '"}}]}'),
+        ('{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"', '"}}]}'),
+        ('{"error":"', '","choices":[{"text":" word"}]}'),
+        ('{"id":"', '","choices":[{"delta":{"content":" word"}}]}'),
+        ('{"choices":[\ndata: {"delta":{"content":"', '"}}]}'),
+        ('{"choices":[\n{"delta":{"content":"', '"}}]}'),
+    ],
+)
+def test_events_alike_are_read_as_if_each_was_parsed(before: str, after: str) -> None:
+    """Chunks with an extension (`;x=y`) are read event by event; plain ones by what is alike."""
+    for text in TEXTS:
+        events = [f"data: {before}{each}{after}\n\n" for each in (" word", text, " c", text)]
+        parts = [each.encode(errors="surrogatepass") for each in events] + [STOP, DONE]
+        plain = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+
+        read, parsed = feed(CHUNKED + plain + b"0\r\n\r\n"), feed(CHUNKED + chunked(parts))
+
+        assert (outcome(read), read.detail) == (outcome(parsed), parsed.detail), text
+
+
 def test_each_chunk_has_the_time_at_which_its_bytes_arrived() -> None:
     answer = Answer()
     answer.feed(CHUNKED, 0.5)
@@ -237,3 +268,20 @@ def test_requests_are_json_with_prompts_that_no_server_knows_yet(text: str, api:
     else:
         assert third["prompt"] == wanted
     assert Job.from_json(job.to_json()).to_json() == job.to_json()
+
+
+def test_requests_leave_out_what_a_server_refuses() -> None:
+    job = Job(
+        targets=[Target(url="http://h:1/v1", model="m")],
+        asks=[Ask(text="a")],
+        output_tokens=5,
+        ignore_eos=False,
+        unique=False,
+        ask_usage=False,
+        limit_field="max_completion_tokens",
+    )
+
+    (body,) = _bodies(job, [0])
+
+    assert body["max_completion_tokens"] == 5
+    assert not {"max_tokens", "stream_options", "ignore_eos"} & body.keys()

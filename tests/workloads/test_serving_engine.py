@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from orchestrate_models import memory_fit
 from orchestrate_models.shape_folder import ensure_shape_folder
 from orchestrate_models.shapes import DENSE
 from orchestrate_serving.builtin import server, tiny_model
@@ -264,6 +265,15 @@ def test_weights_are_drawn_for_families_that_it_knows_alone(tmp_path: Path) -> N
     said = str(caught.value)
     assert said.startswith(f"{tmp_path}: model type gpt2 is none of llama, mistral, qwen2, so ")
     assert said.endswith("set engine=vllm, sglang or transformers")
+
+
+def test_weights_without_room_are_refused_before_they_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory_fit, "_host_bytes", lambda: 2**30)
+
+    with pytest.raises(ValueError, match=r"does not fit: weights 28\.4 = .* and cpu has 1 GiB"):
+        load_model("", dtype="fp32", device="cpu", shape="qwen2-7b", cache_dir=str(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from orchestrator.core.diagnosis.cleaning import clean_log_text
 from orchestrator.core.diagnosis.diagnosis_model import SHOWN_LINE, Clue, LogSource
 from orchestrator.core.diagnosis.line_times import last_time
 from orchestrator.core.diagnosis.matching import Found, match_rules
-from orchestrator.core.diagnosis.observations import Remark
+from orchestrator.core.diagnosis.observations import LATEST, Remark
 
 MIB = 1 << 20
 CHUNK = MIB
@@ -45,7 +45,8 @@ class Gathering:
 
     def __init__(self) -> None:
         self.clues: list[Clue] = []
-        self.remarks: list[Remark] = []
+        self._remarks: list[Remark] = []
+        self._latest: dict[tuple[str, LogSource], Remark] = {}
         self.tails: dict[str, list[tuple[int, str]]] = {}
         self.sources: list[LogSource] = []
         self.lines = 0  # that were looked at, in all logs
@@ -73,13 +74,21 @@ class Gathering:
         log.read(stream, None)
         log.finish()
 
+    @property
+    def remarks(self) -> list[Remark]:
+        """What means something only beside others; of signs of life each writer's last."""
+        return [*self._remarks, *self._latest.values()]
+
     def add(self, found: Found) -> None:
         for clue in found.clues:
             if self._is_wanted(clue.rule.id, clue.source) and len(self.clues) < MAX_CLUES:
                 self.clues.append(clue)
         for remark in found.remarks:
-            if self._is_wanted(remark.kind, remark.source) and len(self.remarks) < MAX_CLUES:
-                self.remarks.append(remark)
+            if remark.kind in LATEST:
+                if len(self._latest) < MAX_CLUES:
+                    self._latest[remark.kind, remark.source] = remark
+            elif self._is_wanted(remark.kind, remark.source) and len(self._remarks) < MAX_CLUES:
+                self._remarks.append(remark)
 
     def _is_wanted(self, kind: str, source: LogSource) -> bool:
         key = (kind, source.name, source.rank)

@@ -168,9 +168,9 @@ class Snapshot:
         if change is None:
             return None
         manifest = change.manifest
-        places = {path: at for at, path in enumerate(self._listing.paths)}
-        names = list(self._listing.names())
-        sources = {e.digest: Path(*names[places[e.path]]) for e in manifest.files()}
+        digests = {entry.path: entry.digest for entry in manifest.files()}
+        files = zip(self._listing.paths, self._listing.names(), strict=True)
+        sources = {digests[path]: Path(*name) for path, name in files if path in digests}
         packed = zlib.compress(change.encode(), 1)
         return OfferedChange(base, packed, Contents(manifest.blobs(), sources))
 
@@ -198,7 +198,7 @@ def take_snapshot(parts: Sequence[TreePart], cache: Path) -> Snapshot:
     )
     with suppress(OSError):  # without the index the next sync reads all files again, no more
         new.save(location, began_ns=began_ns)
-        kept.keep(manifest)
+        kept.keep(manifest, digest)
     return Snapshot(listing, digest, digests, bases, kept if copied else None)
 
 

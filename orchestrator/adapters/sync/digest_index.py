@@ -89,7 +89,8 @@ class TreeIndex:
             "bases": self.bases[:MAX_BASES],
         }
         make_private_dir(path.parent)
-        write_atomic(path, json.dumps(header).encode() + b"\n" + body)
+        # Checked when it is read: waiting for the disk would hold up the first connection.
+        write_atomic(path, json.dumps(header).encode() + b"\n" + body, durable=False)
         _prune_indices(path.parent)
 
     def matches(self, paths: list[str], stats: array[int]) -> bool:
@@ -114,33 +115,37 @@ class KeptManifests:
     def __init__(self, index: Path) -> None:
         self._last = index.with_suffix(MANIFEST)
         self._before = index.with_suffix(BEFORE)
+        self._seen: dict[str, bytes] = {}
 
     def manifest(self, digest: str) -> bytes:
         """The encoded manifest of that digest; empty if it is not kept."""
+        if digest in self._seen:
+            return self._seen[digest]
         for path in (self._last, self._before):
             with suppress(OSError):
                 data = path.read_bytes()
                 if digest_of(data) == digest:
+                    self._seen[digest] = data
                     return data
         return b""
 
-    def keep(self, manifest: bytes) -> None:
-        """Raises ``OSError``."""
+    def keep(self, manifest: bytes, digest: str) -> None:
+        """``digest``: of the ``manifest``. Raises ``OSError``."""
+        self._seen[digest] = manifest
         with suppress(FileNotFoundError):
-            if digest_of(manifest) == digest_of(self._last.read_bytes()):
+            if manifest == self._last.read_bytes():
                 return
             self._last.replace(self._before)
-        write_atomic(self._last, manifest)
+        write_atomic(self._last, manifest, durable=False)
 
 
 def without_racy(stats: array[int], began_ns: int) -> array[int]:
     """``stats`` with the rows of files blanked that changed just before reading began."""
     kept = array("q", stats)
-    if max(max(stats[MTIME::WIDTH], default=0), max(stats[CTIME::WIDTH], default=0)) < (
-        began_ns - COARSE_TICK_NS
-    ):
-        return kept
-    for start in range(0, len(stats), WIDTH):
+    young_ns = began_ns - COARSE_TICK_NS
+    times = zip(stats[MTIME::WIDTH], stats[CTIME::WIDTH], strict=True)
+    for row in [i for i, (m, c) in enumerate(times) if m >= young_ns or c >= young_ns]:
+        start = row * WIDTH
         changed_ns = max(stats[start + MTIME], stats[start + CTIME])
         fine = stats[start + CTIME] % 1000 != 0
         if changed_ns >= began_ns - (FINE_TICK_NS if fine else COARSE_TICK_NS):

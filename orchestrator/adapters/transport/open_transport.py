@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from orchestrator.adapters.transport.choose_transport import choose_transport
+from orchestrator.adapters.transport.kept_time import kept_seconds
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.model.inventory import NodeSpec, TransportKind
 
 # What speaks SSH is imported by the nodes that need it: others start sooner.
 if TYPE_CHECKING:
     from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
+    from orchestrator.adapters.transport.broker.attach import BrokerClient
     from orchestrator.adapters.transport.ssh.target import Target
 
 
@@ -28,6 +31,7 @@ class _Shared:
 
         self.handshakes = Handshakes(limits)
         self.links: Links | None = None
+        self.broker: BrokerClient | None = None
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
@@ -49,12 +53,29 @@ async def _open_local(spec: NodeSpec, limits: ConnectLimits) -> Transport:  # no
 
 
 async def _open_asyncssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
+    shared, target = await _prepare_target(spec, limits)
+    if (kept := await _open_kept(spec, target, shared, limits)) is not None:
+        return kept
     from orchestrator.adapters.transport.asyncssh.async_ssh import AsyncSshTransport
     from orchestrator.adapters.transport.asyncssh.async_ssh_links import Links
 
-    shared, target = await _prepare_target(spec, limits)
     shared.links = shared.links or Links(shared.handshakes)
     return AsyncSshTransport(spec.name, target, await shared.links.open(target, limits))
+
+
+async def _open_kept(
+    spec: NodeSpec, target: Target, shared: _Shared, limits: ConnectLimits
+) -> Transport | None:
+    """Over a connection that stays; None: it is not to stay, or no broker can be had."""
+    keep_s = kept_seconds(os.environ)
+    if not keep_s:
+        return None
+    from orchestrator.adapters.transport.broker.attach import BrokerClient, can_be_kept
+
+    shared.broker = shared.broker or BrokerClient()
+    if not can_be_kept(target):
+        return None
+    return await shared.broker.open(spec.name, target, limits, keep_s)
 
 
 async def _open_paramiko(spec: NodeSpec, limits: ConnectLimits) -> Transport:
@@ -77,16 +98,16 @@ async def _open_chosen(spec: NodeSpec, limits: ConnectLimits) -> Transport:
 
 
 async def _open_openssh(spec: NodeSpec, limits: ConnectLimits) -> Transport:
+    from orchestrator.adapters.transport.multiplex.multiplex_transport import MultiplexTransport
     from orchestrator.adapters.transport.openssh.jump_hosts import read_way
     from orchestrator.adapters.transport.openssh.kept_connections import hold_connection
-    from orchestrator.adapters.transport.openssh.openssh import OpenSshTransport
 
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared(limits))
     way = await read_way(spec.ssh, limits.connect_timeout_s)
     held, link = await shared.handshakes.perform(
         way.settings.first_server, lambda: hold_connection(way, limits)
     )
-    return OpenSshTransport(spec.name, held, link, limits)
+    return MultiplexTransport(spec.name, held, link, limits)
 
 
 async def _open_pod(spec: NodeSpec, limits: ConnectLimits) -> Transport:

@@ -165,9 +165,22 @@ class LogSource:
 
     @property
     def who(self) -> str:
-        """``rank 3 on gpu02``, as far as known."""
+        """``rank 3 on gpu02``, as far as known; else ``a process (job.log)``."""
+        return self._called("a process")
+
+    @property
+    def where(self) -> str:
+        """The same, of whom something is told as a machine: else ``a node (job.log)``."""
+        return self._called("a node")
+
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        """A rank by its number, which is unique in a job; others by node and file."""
+        return ("", "", self.rank) if self.rank is not None else (self.node, self.name, None)
+
+    def _called(self, unknown: str) -> str:
         if self.rank is None:
-            return self.node or f"the host of {self.name.rpartition('/')[2]}"
+            return self.node or f"{unknown} ({self.name.rpartition('/')[2]})"
         return f"rank {self.rank}" + (f" on {self.node}" if self.node else "")
 
 
@@ -180,7 +193,7 @@ class Clue:
     together with the other clues of its rule. ``mild``: by the level of its line the program could
     go on. ``handled``: the program had caught the exception. ``confidence``: the sign's own.
     ``explaining``: something follows from it that was found, too. ``writer``: who wrote the line,
-    if not ``source``, whom it is about.
+    if not ``source``, whom it is about. ``thrown``: an exception with its traceback.
     """
 
     rule: Rule
@@ -196,6 +209,7 @@ class Clue:
     confidence: Confidence | None = None
     explaining: bool = False
     writer: LogSource | None = None
+    thrown: bool = False
 
     @property
     def role(self) -> LogRole:

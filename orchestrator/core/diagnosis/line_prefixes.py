@@ -94,6 +94,7 @@ BRACKETED = (
     rf"\[(?P<node>{_NAME}):(?P<rank>\d{{1,{MAX_RANK_DIGITS}}})\]:? ",
     rf"\[(?P<node>{_NAME}):\d{{5,9}}(?::\d{{1,4}})?\]:? ",
     rf"\[(?P<node>{_NAME})/launcher\] ",
+    rf"\[(?P<node>{_HOST})\] ?(?=\[)",
 )
 PARENTHESISED = (
     # Workers and actors: (Worker_TP1 pid=41), (Actor rank=1 pid=4, ip=192.0.2.7), (raylet, ip=...).

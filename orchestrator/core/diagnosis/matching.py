@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +18,20 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     Sign,
 )
 from orchestrator.core.diagnosis.line_prefixes import Head, read_head
-from orchestrator.core.diagnosis.line_times import last_time, read_time
 from orchestrator.core.diagnosis.observations import OBSERVED, Remark
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
 from orchestrator.core.diagnosis.signs import SignTable, line_end
-from orchestrator.core.diagnosis.tracebacks import Raised, find_raised
+from orchestrator.core.diagnosis.stretch import LOOK_BACK, MAX_DETAIL, NEAR, NEAR_LINES, Stretch
+from orchestrator.core.diagnosis.tracebacks import Raised
+from orchestrator.core.diagnosis.wordings import (
+    CAUGHT,
+    REFUSED,
+    SAYS_NOTHING,
+    SPEECH,
+    SURVIVED,
+    UNLOGGED,
+)
 
-NEAR, NEAR_LINES = 600, 4  # characters and lines around one, in which a message may have parts
-LOOK_BACK = 4096  # characters in which the time of a line without one is looked for
-MAX_DETAIL = 240  # characters of an exception's words
-_ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
-_FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 _RANK = re.compile(r"[0-9]{1,9}")
 # An entry of torchrun's summary, which ends with the traceback that the rank left in a file.
 _SUMMARY = re.compile(
@@ -43,36 +45,9 @@ _BOXED = re.compile(
     re.MULTILINE,
 )
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
-# What a model was asked or answered, which programs write out: it happened to somebody else.
-_SPEECH = re.compile(
-    r"\b(?i:prompt|question|answer|completion|instruction|user|assistant|human|sample|query|text"
-    r"|caption|document|example|title)['\"]?"
-    r" ?[:=] {0,2}\[?['\"\u201c]"
-)
-# Words of a program that goes on, whatever it met.
-_SURVIVED = re.compile(
-    r"(?i:\bretrying\b|\bwill (?:be )?retr|\[retry \d|\bfalling back\b|\bfalls back\b|\bskipping\b"
-    r"|\bignoring\b|\bwill proceed\b|\bcontinuing with|\bresolved after\b|thrown while requesting"
-    r"|\btrying (?:again|batch size|\d)|\busing .{1,40} instead\b)"
-    r"|[,;] using |(?:^|\.py:\d{1,6}: )(?:[A-Z]\w{0,40})?Warning: "
-)
-# A step of the training that is reported: whatever was written before did not end its writer.
-_STEP = re.compile(
-    r"\{'loss': [\d.]|(?i:\b(?:step|iteration|iter|epoch)\b[^\n]{0,80}?\bloss\b[^\n]{0,4}\d)"
-)
-# What a server writes of a request that it refused: the mistake was the client's.
-_REFUSED = re.compile(r"\bHTTP/\d(?:\.\d)?\" 4(?:00|04|13|22)\b")
-MAX_STEPS = 1000  # in a stretch, the last ones
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _SILENT = BY_ID["PY-EXC-002"]
 _PLAIN = (_EXCEPTION, _SILENT)
-# A status of a library by its name, or words that only point at other lines.
-_SAYS_NOTHING = re.compile(
-    r"^[A-Z][A-Z0-9]{1,20}(?:_[A-Z0-9]{1,20}){1,6}$"
-    r"|(?i:\b(?:see|check|refer to|look at) (?:the )?"
-    r"(?:stack trace|root cause|traceback|logs?|error|output).{0,30}"
-    r"\b(?:above|below|for (?:root|more|details|the)))"
-)
 _INTERRUPT = BY_ID["PY-INT-001"]
 _ABORT = BY_ID["PY-ABORT-001"]
 _WHAT = "what():"  # the words of an exception that C++ threw, below its name
@@ -103,7 +78,7 @@ def match_rules(
     """Every line of ``stretch`` that a rule knows. Its first line is number ``first_line`` of
     ``source``; ``at`` is the last time that was read before it, ``before`` whole lines before it.
     """
-    text = _Text(before + stretch, source, at)
+    text = Stretch(before + stretch, source, at)
     hits = _TABLE.find(text.content, len(before))
     ends = {each.line for each in text.raised if each.line >= len(before)}
     clues: list[tuple[Clue, Raised | None]] = []
@@ -118,6 +93,7 @@ def match_rules(
             if clue is not None and not (clue.rule in _PLAIN and line.is_refusal):
                 clues.append((_as_it_ended(clue, line, text), line.raised))
             remarks += _find_remarks(line, hits.get(start, ()))
+    remarks += text.signs_of_life(first_line, len(before))
     return Found(tuple(_without_echoes(clues)), tuple(remarks))
 
 
@@ -135,79 +111,10 @@ def _without_echoes(clues: Sequence[tuple[Clue, Raised | None]]) -> Iterator[Clu
             yield clue
 
 
-class _Text:
-    """One stretch and the lines before it."""
-
-    def __init__(self, content: str, source: LogSource, at: float | None) -> None:
-        self.content = content
-        self.source = source
-        self.raised = sorted(find_raised(content), key=lambda each: each.line)
-        self._lines = [each.line for each in self.raised]
-        self._quoted = frozenset[int]().union(*(each.quoted for each in self.raised))
-        self._at = at
-        self._timed = 0  # up to where times were looked for
-
-    def is_quoted(self, start: int) -> bool:
-        """Whether the line is program text that a traceback shows: what it says did not happen."""
-        return start in self._quoted or _stands_deeper(self.content, start)
-
-    def introduced(self, raised: Raised) -> Head:
-        """By whom a traceback is written whose end does not tell: by its first line, or, where its
-        lines carry no prefix, by the line above, with which loggers and schedulers announce it.
-        """
-        begin = raised.begin
-        head = read_head(self.content[begin : line_end(self.content, begin)])
-        if begin == 0 or not raised.bare or head.node or head.rank is not None:
-            return head
-        above = self.content[self.content.rfind("\n", 0, begin - 1) + 1 : begin - 1]
-        return read_head(above) if _ANNOUNCES.search(above[-MAX_DETAIL:]) else head
-
-    def raised_at(self, start: int) -> Raised | None:
-        """The exception to whose words the line belongs."""
-        n = bisect_right(self._lines, start) - 1
-        return self.raised[n] if n >= 0 and start < self.raised[n].end else None
-
-    @cached_property
-    def last_steps(self) -> dict[tuple[str, int | None], int]:
-        """Where each writer, by node and rank, last reported a step of its training."""
-        steps = deque(_STEP.finditer(self.content), maxlen=MAX_STEPS)
-        return {self._writer_at(match.start()): match.start() for match in steps}
-
-    def _writer_at(self, position: int) -> tuple[str, int | None]:
-        start = self.content.rfind("\n", 0, position) + 1
-        head = read_head(self.content[start : line_end(self.content, start)])
-        return head.node, head.rank
-
-    def time(self, start: int, line: str) -> float | None:
-        """The line's own time, else that of the last line before it which has one. To be asked
-        for one line after the other.
-        """
-        if (own := read_time(line)) is not None:
-            return own
-        earlier = last_time(self.content[max(self._timed, start - LOOK_BACK) : start])
-        self._at = self._at if earlier is None else earlier
-        self._timed = start
-        return self._at
-
-
-def _stands_deeper(text: str, start: int) -> bool:
-    """Whether the line stands deeper than the frame above it, where no traceback is known.
-
-    Frames of ``-c``, of extensions and of frozen modules show no text; what follows them at once
-    may be the exception itself.
-    """
-    before = text[max(0, start - LOOK_BACK) : max(0, start - 1)]
-    frame = _FRAME.search(before, before.rfind("\n") + 1)
-    if frame is None:
-        return False
-    column = frame.start() - before.rfind("\n") - 1
-    return text[start + column : start + column + 2].isspace()
-
-
 class _Line:
     """One line of a stretch, of which is read what is asked for."""
 
-    def __init__(self, text: _Text, start: int, number: int) -> None:
+    def __init__(self, text: Stretch, start: int, number: int) -> None:
         self.number = number
         self.start = start
         self.text = text.content[start : line_end(text.content, start)]
@@ -226,20 +133,28 @@ class _Line:
     @cached_property
     def own_words(self) -> str:
         """What the program itself says in this line: without prefixes and quoted speech."""
-        speech = _SPEECH.search(self.head.text)
+        speech = SPEECH.search(self.head.text)
         return self.head.text if speech is None else self.head.text[: speech.start()]
 
     @cached_property
     def is_survived(self) -> bool:
         """Whether the program goes on, by the words of this line."""
-        return self.raised is None and _SURVIVED.search(self.head.text) is not None
+        return self.raised is None and SURVIVED.search(self.head.text) is not None
+
+    def is_caught(self, rule: Rule) -> bool:
+        """Whether the line above its traceback says that the program goes on."""
+        above = None if self.raised is None else self._within.announcement(self.raised)
+        if above is None or above.rank != self.head.rank:
+            return False
+        unlogged = rule in _PLAIN and UNLOGGED in above.text
+        return unlogged or CAUGHT.search(above.text) is not None
 
     @cached_property
     def is_refusal(self) -> bool:
         """Whether the lines at once below an exception tell that its writer refused a request."""
         end = self.start + len(self.text) if self.raised is None else self.raised.end
         below = self._within.content[end : end + NEAR].split("\n")[1:NEAR_LINES]
-        heads = [read_head(each) for each in below if _REFUSED.search(each)]
+        heads = [read_head(each) for each in below if REFUSED.search(each)]
         return any((each.node, each.rank) == (self.head.node, self.head.rank) for each in heads)
 
     @cached_property
@@ -255,10 +170,21 @@ class _Line:
         return "\n".join([*before, *content[end : end + NEAR].split("\n")[: 2 * NEAR_LINES]])
 
     @cached_property
+    def around_alone(self) -> str:
+        """The same without the lines of other ranks, which may stand between."""
+        content, end = self._within.content, self.start + len(self.text)
+        before = self._own(content[max(0, self.start - 2 * NEAR) : self.start].split("\n")[:-1])
+        after = self._own(content[end : end + 2 * NEAR].split("\n")[1:])
+        return "\n".join([*before[-NEAR_LINES:], "", *after[: 2 * NEAR_LINES - 1]])
+
+    def _own(self, lines: Sequence[str]) -> list[str]:
+        return [line for line in lines if read_head(line).rank in {None, self.head.rank}]
+
+    @cached_property
     def boxed_node(self) -> str:
         """The node that MPI's launchers name in a message that they set between two rules."""
-        near = self.around
-        match = _BOXED.search(near) if _RULE in near else None
+        boxes = (near for near in (self.around, self.around_alone) if _RULE in near)
+        match = next((found for near in boxes if (found := _BOXED.search(near))), None)
         return "" if match is None else match[1]
 
     @property
@@ -306,7 +232,7 @@ class _Line:
 def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None:
     """By the most specific rule that knows this line, if any does."""
     ends = line.raised if line.raised is not None and line.start == line.raised.line else None
-    if ends is not None and ends.ignored:
+    if ends is not None and (ends.ignored or ends.leaves):
         return None
     rules = [(rule, sign) for rule, sign in signs if isinstance(rule, Rule)]
     for rule, sign in sorted(rules, key=lambda pair: -pair[0].weight):
@@ -317,7 +243,7 @@ def _best_clue(line: _Line, signs: Sequence[tuple[_Owner, Sign]]) -> Clue | None
     if ends is None:
         return None
     rule = _INTERRUPT if ends.name == "KeyboardInterrupt" else _EXCEPTION
-    if rule is _EXCEPTION and _SAYS_NOTHING.search(ends.message):
+    if rule is _EXCEPTION and SAYS_NOTHING.search(ends.message):
         rule = _SILENT
     return _make_clue(rule, line, {"detail": ends.text[:MAX_DETAIL]}, None)
 
@@ -333,13 +259,14 @@ def _make_clue(
         text=line.shown,
         captures=told,
         at=line.at,
-        mild=line.head.mild or line.is_survived,
+        mild=line.head.mild or line.is_survived or line.is_caught(rule),
         handled=line.raised is not None and line.raised.handled,
+        thrown=line.raised is not None,
         confidence=confidence,
     )
 
 
-def _as_it_ended(clue: Clue, line: _Line, text: _Text) -> Clue:
+def _as_it_ended(clue: Clue, line: _Line, text: Stretch) -> Clue:
     """A line after which its writer trained on is no more than a warning, unless it tells how an
     exception ended, or of hardware.
     """
@@ -374,7 +301,7 @@ def _sign_captures(sign: Sign, line: _Line) -> dict[str, str] | None:
             return None
         told |= _named_groups(match)
     if sign.around is not None:
-        near = sign.around.search(line.around)
+        near = sign.around.search(line.around) or sign.around.search(line.around_alone)
         if near is None:
             return None
         told = {**_named_groups(near), **told}

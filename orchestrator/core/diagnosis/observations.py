@@ -12,6 +12,7 @@ from orchestrator.core.diagnosis.rules import BY_ID
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
 ENDED_WELL, _ENDS_STEP = "ended well", "ends step"
+LATEST = WENT_ON, SERVES = "went on", "serves"  # the last of their kind count
 _KILLED, _BY_SRUN = "HOST-KILL-001", "srun: error: "
 _UNQUALIFIED = r"(?!.{0,40}(?:error|fail|exit|abort|with ))"
 
@@ -75,6 +76,18 @@ def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
         if remark.kind == ENDED_WELL:
             ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
     return ends
+
+
+def find_lives(remarks: Sequence[Remark], kind: str) -> dict[tuple[object, ...], int]:
+    """The last line after which a writer showed by signs of ``kind`` that it lives, by log and
+    writer.
+    """
+    lives: dict[tuple[object, ...], int] = {}
+    for remark in remarks:
+        if remark.kind == kind:
+            key = (remark.source.name, remark.source.key)
+            lives[key] = max(remark.line, lives.get(key, 0))
+    return lives
 
 
 def without_ended_tasks(clues: Sequence[Clue], remarks: Sequence[Remark]) -> list[Clue]:

@@ -98,6 +98,11 @@ class Raised:
         return self.link is Link.HANDLED
 
     @property
+    def leaves(self) -> bool:
+        """Whether it only ends the program, as it was meant to."""
+        return _is_exit(self) and self.message in {"", "0", "None"}
+
+    @property
     def text(self) -> str:
         """``ValueError: batch of 0 rows``."""
         return f"{self.name}: {self.message}" if self.message else self.name
@@ -310,7 +315,8 @@ def _join_message(message: str, below: str) -> str:
     """With the next line, where the first says nothing yet: ``1 validation error for X``."""
     if not message:
         return below
-    return f"{message} {below}" if _OPEN.search(message) else message
+    heading = message.isupper() and " " in message  # in capitals
+    return f"{message} {below}" if heading or _OPEN.search(message) else message
 
 
 def _is_anothers(body: str) -> bool:

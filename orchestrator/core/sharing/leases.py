@@ -20,7 +20,13 @@ from orchestrator.core.sharing.ledger import Ledger
 # A worker is given more when it has less than this to do, or nothing beyond what it works on: long
 # enough for the way there and back.
 LEAD_S = 0.5
-LEASE_S = 20.0
+# A coordinator that looks seldom, since others keep its processor busy, leads by more: by so many
+# times the longest pause between two looks, of which a worker waits one. A pause is forgotten
+# with time.
+LEAD_PAUSES, MAX_LEAD_S, FORGET_S = 2.0, 5.0, 10.0
+# A long lease outlasts a link that is cut. What is never taken back, since no two may have it, is
+# leased for a shorter time: a pace may change until it is done.
+LEASE_S, EXCLUSIVE_LEASE_S = 20.0, 1.0
 MAX_LEASE_GROUPS = 512
 # How strongly the latest group counts in the estimate of a pace.
 LATEST = 0.3
@@ -51,17 +57,18 @@ class LeaseGrant:
 class WorkerState:
     """What is known of one worker. ``held``: its groups in order, the first one is being worked on.
 
-    ``pace`` in seconds a sample. ``since``: when it began with its first group; ``alive``: when it
-    was last heard of.
+    ``pace`` in seconds a sample; ``supposed``: before any was done. ``since``: when it began with
+    its first group; ``alive``: when it was last heard of.
     """
 
-    __slots__ = ("alive", "busy_s", "held", "late", "pace", "since", "worker")
+    __slots__ = ("alive", "busy_s", "held", "late", "pace", "since", "supposed", "worker")
 
     def __init__(self, worker: Worker, now: float) -> None:
         self.worker = worker
         self.since = self.alive = now
         self.held: dict[int, None] = {}
         self.pace: float | None = None
+        self.supposed: float | None = None
         self.busy_s = 0.0
         self.late = False
 
@@ -92,6 +99,8 @@ class Leases:
         self._holders: dict[int, list[WorkerState]] = {}  # of groups that are not settled
         self._open = ledger.groups
         self._recalls: list[tuple[Worker, int]] = []
+        self._looked: float | None = None
+        self._pause_s = 0.0
 
     # ---- what happens ---------------------------------------------------------------------------
 
@@ -114,9 +123,13 @@ class Leases:
         """The ledger has so many more groups."""
         self._open += groups
 
-    def join(self, worker: Worker, now: float) -> None:
-        """A worker is ready for its first lease, whenever that is."""
-        self._seats.setdefault(worker, WorkerState(worker, now))
+    def join(self, worker: Worker, now: float, per_s: float = 0.0) -> None:
+        """A worker is ready for its first lease, whenever that is. ``per_s``: the samples that it
+        did per second to warm up; 0 = unknown.
+        """
+        seat = self._seats.setdefault(worker, WorkerState(worker, now))
+        if seat.pace is None and per_s > 0:
+            seat.supposed = 1 / per_s
 
     def leave(self, worker: Worker) -> list[int]:
         """A worker is gone: what it held goes to others. The groups that are given up."""
@@ -201,29 +214,36 @@ class Leases:
 
     def assign(self, now: float) -> list[LeaseGrant]:
         """Leases for everybody who needs one now."""
+        lead = self._lead(now)
         typical = self._typical()
         able = [seat for seat in self._seats.values() if not seat.late]
         loads = {seat.worker: self._load(seat, typical, now) for seat in able}
-        hungry = [seat for seat in able if len(seat.held) < 2 or loads[seat.worker][0] < LEAD_S]
+        hungry = [seat for seat in able if len(seat.held) < 2 or loads[seat.worker][0] < lead]
         hungry.sort(key=lambda seat: loads[seat.worker][0])
-        grants = list(self._lease(hungry, loads, now)) if self.unassigned else []
+        grants = list(self._lease(hungry, loads, lead, now)) if self.unassigned else []
         if not self.unassigned and not self._exclusive:
             idle = [seat for seat in hungry if not seat.held]
             grants += self._beside(idle, loads, now)
         return grants
 
     def _lease(
-        self, hungry: Sequence[WorkerState], loads: dict[Worker, tuple[float, float]], now: float
+        self,
+        hungry: Sequence[WorkerState],
+        loads: dict[Worker, tuple[float, float]],
+        lead: float,
+        now: float,
     ) -> Iterator[LeaseGrant]:
         known = [(backlog, each) for backlog, each in loads.values() if each]
         end = _finish_time(known, self.unassigned) if hungry else 0.0
         plenty = self.unassigned >= PLENTY * len(loads)
+        longest = max(lead, EXCLUSIVE_LEASE_S if self._exclusive else LEASE_S)
         for seat in hungry:
             backlog, each = loads[seat.worker]
             if seat.pace is None:
-                wanted = (2 if plenty else 1) - len(seat.held)
+                wanted = _first_lease(seat, self._ledger.group, lead, plenty) - len(seat.held)
             else:
-                wanted = _groups_to_lease(end, backlog, each)
+                most = max(1, int((longest - backlog) / each))
+                wanted = min(most, _groups_to_lease(end, backlog, each, lead))
             groups = list(self._pop(wanted))
             for group in groups:
                 self._hold(seat, group, now)
@@ -264,6 +284,14 @@ class Leases:
         # One that is late by so much already may well be late by as much again.
         rest = abs(each - (now - seat.since))
         return (len(seat.held) - 1) * each + rest, each
+
+    def _lead(self, now: float) -> float:
+        """Work for how many seconds each is to have ahead."""
+        if self._looked is not None:
+            pause = max(0.0, now - self._looked)
+            self._pause_s = max(pause, self._pause_s * math.exp(-pause / FORGET_S))
+        self._looked = now
+        return min(MAX_LEAD_S, max(LEAD_S, LEAD_PAUSES * self._pause_s))
 
     def _typical(self) -> float:
         """The pace of a worker of which nothing is known; 0 if there is no other either."""
@@ -339,10 +367,20 @@ def _finish_time(loads: Sequence[tuple[float, float]], groups: int) -> float:
     return high
 
 
-def _groups_to_lease(end: float, backlog: float, each: float) -> int:
-    """How many groups of ``each`` seconds to lease now to one who can go on until ``end``."""
+def _first_lease(seat: WorkerState, group: int, lead: float, plenty: bool) -> int:
+    """How many groups for one whose pace is not known yet."""
+    if not plenty:
+        return 1
+    supposed = lead / (seat.supposed * group) if seat.supposed else 0.0
+    return min(max(2, math.ceil(supposed)), MAX_LEASE_GROUPS)
+
+
+def _groups_to_lease(end: float, backlog: float, each: float, lead: float) -> int:
+    """How many groups of ``each`` seconds to lease now to one who can go on until ``end``, and
+    needs work for ``lead`` seconds.
+    """
     most = int((end - backlog) / each + ROUNDING)
     if most <= 0:
         return 0
-    half = max(math.ceil(most / 2), min(most, math.ceil(LEAD_S / each)))
-    return min(half, max(1, int((LEASE_S - backlog) / each)), MAX_LEASE_GROUPS)
+    half = max(math.ceil(most / 2), min(most, math.ceil(lead / each)))
+    return min(half, MAX_LEASE_GROUPS)

@@ -209,7 +209,7 @@ class SampleMachine:
         elif present and self._presences[line.worker].reachable:
             self.ready.add(line.worker)
             self.warm_up_per_s[line.worker] = record.per_s
-            self.leases.join(line.worker, self._now)
+            self.leases.join(line.worker, self._now, record.per_s)
 
     def _take_output(
         self, line: RecordRead, output: Output, *, present: bool

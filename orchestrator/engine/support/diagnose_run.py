@@ -19,8 +19,9 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
+from orchestrator.core.diagnosis.first_cause import find_first_cause
 from orchestrator.core.diagnosis.rules import BY_ID
+from orchestrator.core.diagnosis.verdict import telling_lines
 from orchestrator.core.model.request import RunRequest
 from orchestrator.core.run.events import RankExited
 from orchestrator.core.run.node_state import Ending

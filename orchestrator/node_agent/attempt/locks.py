@@ -10,7 +10,6 @@ waiting, so that of several who want overlapping sets one gets its own.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from contextlib import suppress
 
 from orchestrator.node_agent.base.agent_errors import SYSTEM, UNSAFE, AgentFault
 from orchestrator.node_agent.base.bootstrap import UnsafeDirectory, private_directory
+from orchestrator.node_agent.base.digests import sha256
 from orchestrator.node_agent.base.node_layout import lock_file
 from orchestrator.node_agent.base.sysfs import boot_id, host_id
 from orchestrator.node_agent.process.processes import is_alive, send_signal
@@ -103,7 +103,7 @@ class LockRoom:
 
         One that exists comes first, so that everybody uses the same. Raises :class:`AgentFault`.
         """
-        name = f"orchestrate-{os.geteuid()}-{hashlib.sha256(host_id().encode()).hexdigest()[:16]}"
+        name = f"orchestrate-{os.geteuid()}-{sha256(host_id().encode()).hexdigest()[:16]}"
         paths = [os.path.join(place, name) for place in places if _is_safe(place)]
         for path in [path for path in paths if os.path.lexists(path)] or paths:
             try:
@@ -156,7 +156,7 @@ class LockRoom:
 
     def record(self, name: str, share: str) -> str:
         """Where the holder of ``name`` for ``share`` is recorded."""
-        digest = hashlib.sha256(share.encode()).hexdigest()[:32]
+        digest = sha256(share.encode()).hexdigest()[:32]
         return os.path.join(self.root, name, digest)
 
     def holder(self, name: str, mode: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Callable, NoReturn
 
 MINIMUM_PYTHON = (3, 8)
 MAX_PACKAGE_BYTES = 8 * 1024 * 1024
@@ -75,9 +75,11 @@ def refusal_line(nonce: str, error: Exception) -> bytes:
     return f"\n{nonce} refused {' '.join(text.split())}\n".encode(errors="replace")
 
 
-def unpack_agent(stream: "object", header: "dict[str, str]") -> "tuple[str, str]":
-    """The work directory and the agent's directory in it, unpacked if it was absent. Where that
-    cannot be, says why and ends.
+def unpack_agent(
+    stream: "object", header: "dict[str, str]", mark: "Callable[[str], str]"
+) -> "tuple[str, str]":
+    """The work directory and the agent's directory in it, unpacked, or compared with the package.
+    Where that cannot be, says why and ends. ``mark``: see ``stage0.whole_mark``.
     """
     nonce = header["nonce"]
     if sys.version_info[:2] < MINIMUM_PYTHON:
@@ -91,7 +93,9 @@ def unpack_agent(stream: "object", header: "dict[str, str]") -> "tuple[str, str]
         private_directory(node)
         private_directory(agents)
         target = os.path.join(agents, header["digest"][:16])
-        _receive(stream, header["digest"], agents, target)
+        if os.path.isdir(target):
+            private_directory(target)
+        unpack_package(_receive(stream), header["digest"], target, mark(target))
     except (OSError, UnsafeDirectory, ValueError, EOFError) as error:
         _end(refusal_line(nonce, error))
     return workdir, target
@@ -102,50 +106,91 @@ def _end(words: bytes) -> "NoReturn":
     os._exit(0)
 
 
-def _receive(stream: "object", digest: str, agents: str, target: str) -> None:
+def _receive(stream: "object") -> bytes:
     size = int(stream.readline(32))  # type: ignore[attr-defined]
     if not 0 < size <= MAX_PACKAGE_BYTES:
         raise ValueError(f"unreasonable package size {size}")
     data = stream.read(size)  # type: ignore[attr-defined]
     if len(data) != size:
         raise EOFError("the input ended early")
-    if not os.path.isdir(target):
-        unpack_package(bytes(data), digest, agents, target)
-    else:
-        private_directory(target)
+    return bytes(data)
 
 
-def unpack_package(data: bytes, digest: str, agents: str, target: str) -> None:
-    """Files first, then one rename: a directory under its final name is complete.
+def unpack_package(data: bytes, digest: str, target: str, mark: str) -> None:
+    """Files first, then one rename, then the ``mark``: a directory under its final name was
+    complete, and one with the mark of this boot is.
 
-    Raises ``ValueError`` for a package that is not ``digest``'s, or has other files.
+    Nothing waits for the disk: 100 files would take seconds on a busy one. Where the kernel does
+    not tell one boot from another, it has to. Raises ``ValueError`` for a package that is not
+    ``digest``'s, or has other files.
     """
+    files = _files_of(data, digest)
+    if os.path.isdir(target):
+        _repair(target, files)
+    else:
+        _unpack(target, files)
+    if mark.endswith("-none"):
+        os.sync()
+    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
+def _files_of(data: bytes, digest: str) -> "dict[str, bytes]":
     import hashlib
     import io
     import re
-    import shutil
     import zipfile
 
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the agent's package arrived damaged")
-    staging = os.path.join(agents, f".{os.getpid()}-{os.urandom(6).hex()}")
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    for name in archive.namelist():
+        if not re.match(r"([a-z0-9_]+/)*[a-z0-9_]+\.py\Z", name):
+            raise ValueError(f"unexpected file in the agent's package: {name!r}")
+    return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _unpack(target: str, files: "dict[str, bytes]") -> None:
+    import shutil
+
+    staging = _staging_name(target)
     os.mkdir(staging, 0o700)
-    paths = []
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        for name in archive.namelist():
-            if not re.match(r"([a-z0-9_]+/)*[a-z0-9_]+\.py\Z", name):
-                raise ValueError(f"unexpected file in the agent's package: {name!r}")
-            paths.append(os.path.join(staging, name))
-            os.makedirs(os.path.dirname(paths[-1]), 0o700, exist_ok=True)
-            with open(paths[-1], "xb") as file:
-                file.write(archive.read(name))
-        for path in paths:  # all are written first: one commit of the file system serves many
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+        for name, content in files.items():
+            _write_new(os.path.join(staging, name), content)
         os.rename(staging, target)
     except OSError:
         if not os.path.isdir(target):  # another starter may have been faster
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _repair(target: str, files: "dict[str, bytes]") -> None:
+    """Replace what is not as it was: others may be reading these files."""
+    for name, content in files.items():
+        path = os.path.join(target, name)
+        try:
+            with open(path, "rb") as file:
+                if file.read(len(content) + 1) == content:
+                    continue
+        except FileNotFoundError:
+            pass
+        staging = _staging_name(target)
+        try:
+            _write_new(staging, content)
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            os.rename(staging, path)
+        except OSError:
+            if os.path.lexists(staging):
+                os.unlink(staging)
+            raise
+
+
+def _staging_name(target: str) -> str:
+    return os.path.join(os.path.dirname(target), f".{os.getpid()}-{os.urandom(6).hex()}")
+
+
+def _write_new(path: str, content: bytes) -> None:
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    with open(path, "xb") as file:
+        file.write(content)

@@ -19,7 +19,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 import stat
@@ -39,6 +38,7 @@ from orchestrator.node_agent.base.bootstrap import (
     private_directory,
     resolve_workdir,
 )
+from orchestrator.node_agent.base.digests import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class AttemptLayout:
         self.work = os.path.join(root, "work")
         # Sockets need short paths. The name is known without being written down: whoever ends the
         # attempt finds it.
-        digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
+        digest = sha256(os.fsencode(root)).hexdigest()[:12]
         self.scratch = os.path.join(SHORT, f"or-{digest}")
 
     def create(self) -> None:
@@ -201,7 +201,7 @@ class NodeLayout:
 
     def image(self, known_by: str) -> str:
         """Where is written what was found of the image that ``known_by`` describes."""
-        return os.path.join(self.images, hashlib.sha256(known_by.encode()).hexdigest()[:32])
+        return os.path.join(self.images, sha256(known_by.encode()).hexdigest()[:32])
 
     def run(self, run: object, node: object) -> RunLayout:
         above = os.path.join(self.runs, check_name(run, "run id"))

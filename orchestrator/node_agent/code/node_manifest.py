@@ -5,12 +5,12 @@ The same rules as ``orchestrator.core.base.manifest``, which cannot be imported 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zlib
 
 from orchestrator.node_agent.base.agent_errors import AgentFault, shorten_value
+from orchestrator.node_agent.base.digests import blake2b
 from orchestrator.node_agent.code.complete_snapshots import RESERVED
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def digest_of(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+    return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
 class NodeManifest:

@@ -14,11 +14,11 @@ so what is not sealed any more is neither shared nor counted as present.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 
 from orchestrator.node_agent.base.agent_errors import DAMAGED, AgentFault
+from orchestrator.node_agent.base.digests import blake2b
 from orchestrator.node_agent.code.complete_snapshots import RESERVED
 from orchestrator.node_agent.code.node_manifest import DIGEST_BYTES, digest_of
 
@@ -133,7 +133,7 @@ class Tree:
 
 def digest_of_file(path: str) -> str:
     """The digest of a regular file; ``""`` if there is none."""
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    digest = blake2b(digest_size=DIGEST_BYTES)
     try:
         fd = os.open(path, _READ)
     except OSError as error:

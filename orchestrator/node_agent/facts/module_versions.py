@@ -20,12 +20,31 @@ MAX_OUTPUT_BYTES = 64 * 1024
 NONCE = "orchestrate-modules:"
 # Runs under the ranks' interpreter, hence as text. A module without metadata has the version "".
 # Only where nothing is installed under a module's own name, importlib.metadata is asked whose the
-# module is: its import takes longer than all the rest. The version of sys is the interpreter's.
+# module is: its import takes longer than all the rest. json, re and importlib.util would double it.
+# The version of sys is the interpreter's.
 SCRIPT = """
-import importlib.util, json, os, re, sys
+import os, sys
+
+PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ /._-+:")
 
 def plain(name):
-    return re.sub("[-_.]+", "-", name).lower()
+    parts = name.lower().replace("_", "-").replace(".", "-").split("-")
+    return "-".join(filter(None, parts))
+
+def quoted(text):
+    return '"%s"' % "".join(c if c in PLAIN else escaped(c) for c in text)
+
+def escaped(c):
+    units = c.encode("utf-16-be", "surrogatepass").hex()
+    return "".join("\\\\u" + units[i : i + 4] for i in range(0, len(units), 4))
+
+def known(name):
+    if name in sys.modules:
+        return True
+    if "." in name:
+        from importlib.util import find_spec
+        return find_spec(name) is not None
+    return any(f.find_spec(name, None) for f in sys.meta_path if hasattr(f, "find_spec"))
 
 def files(name):
     for folder in sys.path:
@@ -64,7 +83,7 @@ for name in sys.argv[1:]:
             pass
         continue
     try:
-        if importlib.util.find_spec(name) is None:
+        if not known(name):
             continue
     except Exception:
         continue
@@ -75,7 +94,8 @@ for name in sys.argv[1:]:
         found[name] = version(name)
     except Exception:
         pass
-print("orchestrate-modules:" + json.dumps(found))
+pairs = ",".join(quoted(name) + ":" + quoted(version or "") for name, version in found.items())
+print("orchestrate-modules:{" + pairs + "}")
 """
 
 

@@ -12,6 +12,7 @@ import sys
 from orchestrator.node_agent.base.agent_errors import AgentFault
 from orchestrator.node_agent.base.bootstrap import unpack_package
 from orchestrator.node_agent.base.node_layout import NodeLayout
+from orchestrator.node_agent.code.complete_snapshots import boot_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def _unpack_agent(plan: str, layout: NodeLayout) -> str:
         data = file.read()
     digest = hashlib.sha256(data).hexdigest()
     agent = os.path.join(layout.agents, digest[:16])
-    if not os.path.isdir(agent):
-        unpack_package(data, digest, layout.agents, agent)
+    mark = f"{agent}/.whole-{boot_name()}"
+    if not os.path.lexists(mark):
+        unpack_package(data, digest, agent, mark)
     return agent
 
 

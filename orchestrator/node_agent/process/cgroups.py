@@ -8,12 +8,12 @@ and descent from the supervisor have to do.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import time
 from contextlib import suppress
 
+from orchestrator.node_agent.base.digests import sha256
 from orchestrator.node_agent.base.node_layout import AttemptLayout, write_atomically
 from orchestrator.node_agent.process.processes import find_process, send_signal
 
@@ -148,7 +148,7 @@ class ControlGroup:
 
 def name_of(attempt: AttemptLayout) -> str:
     """No other attempt's group is called like this."""
-    return PREFIX + hashlib.sha256(attempt.root.encode()).hexdigest()[:24]
+    return PREFIX + sha256(attempt.root.encode()).hexdigest()[:24]
 
 
 def own_group() -> str | None:

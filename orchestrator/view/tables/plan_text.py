@@ -36,9 +36,11 @@ def plan_lines(
     load_test: Sequence[str] = (),
     prediction: JobPrediction | None = None,
     pods: Mapping[str, str] | None = None,
+    *,
+    connections: str = "",
 ) -> Iterator[str]:
     """The whole plan, line by line; ``load_test``: what a load generator does during the run;
-    ``pods``: how those are made that stand for the nodes.
+    ``pods``: how those are made that stand for the nodes; ``connections``: ``kept_text``.
     """
     yield from _head(plan, made=bool(pods))
     rows = (f"{name}: {brief_text(value, 300)}" for name, value in (pods or {}).items())
@@ -50,6 +52,7 @@ def plan_lines(
     yield from _section("LoadGen", (brief_text(line, 300) for line in load_test))
     yield from _section("predicted", _predicted(prediction))
     yield from _section("what travels", _travel(plan, travel))
+    yield from _section("connections", [connections] if connections else [])
     yield from _section("time budgets", _budgets(plan.budgets))
     yield from _section("unattended", [unattended_text(plan.budgets)])
     warnings = (*plan.warnings, *(travel.warnings if travel else ()))
@@ -137,6 +140,16 @@ def unattended_text(budgets: Budgets, run_id: str = "RUN") -> str:
     if budgets.lease_s is None:
         return f"ranks run until they are done; orchestrate resume {run_id} collects them"
     return f"ranks end {budgets.lease_s:g} s after the coordinator's last heartbeat"
+
+
+def kept_text(nodes: int, keep_s: int) -> str:
+    """What becomes of the connections to so many nodes; empty where there are none."""
+    if not nodes:
+        return ""
+    if not keep_s:
+        return "end with the run: ORCHESTRATE_KEEP_CONNECTIONS is 0"
+    kept = f"to {count_noun(nodes, 'node')}, kept for {format_seconds(keep_s)} after their use"
+    return f"{kept}; orchestrate connections list | close"
 
 
 def _locks(share: NodePlan) -> Iterator[str]:

@@ -19,6 +19,11 @@ from .errors import BenchError
 from .measure import Command
 
 ROOT = Path(__file__).resolve().parents[3]
+# The last line of `scripts/orchestrate`.
+PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from orchestrator.__main__ import run; "
+    'sys.argv[0] = "orchestrate"; sys.exit(run())'
+)
 NETWORK = "10.124.0.0/16"
 TOOL_S = 60.0
 
@@ -54,10 +59,20 @@ class Bed:
         """argv of OpenSSH's client, up to the host."""
         return ["ssh", "-F", str(self.hosts.ssh_config), "-o", "BatchMode=yes"]
 
-    def orchestrate(self, *arguments: str, cwd: Path | None = None) -> Command:
-        """Ours, as it stands in this checkout."""
-        argv = [self.python, "-m", "orchestrator", *arguments]
-        return Command(argv=argv, env=self.env, cwd=cwd or self.folder)
+    def orchestrate(self, *arguments: str, cwd: Path | None = None, keep_s: int = 0) -> Command:
+        """Ours, as it stands in this checkout; its connections stay for `keep_s`, and then a warm
+        process, too: such a command is started as `scripts/orchestrate` does.
+        """
+        keeps = keep_s > 0
+        start = ["-P", "-S", "-c", PROGRAM, str(ROOT)] if keeps else ["-m", "orchestrator"]
+        env = {
+            **self.env,
+            "ORCHESTRATE_KEEP_CONNECTIONS": str(keep_s),
+            "ORCHESTRATE_WARM": "1" if keeps else "0",
+        }
+        home = Path(self.env["ORCHESTRATE_HOME"]) if keeps else None
+        argv = [self.python, *start, *arguments]
+        return Command(argv=argv, env=env, cwd=cwd or self.folder, home=home)
 
     def hosts_cpu_s(self) -> float | None:
         """CPU time of all processes on the hosts so far; None without control groups v2."""
@@ -85,6 +100,8 @@ def make_bed(
             work = folder / "work"
             work.mkdir()
             env = {"ORCHESTRATE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+            # What stays between commands is found in the home, and ends when that is gone.
+            env["XDG_RUNTIME_DIR"] = ""
             # As installed programs have it: compiled in the round that warms up.
             env["PYTHONDONTWRITEBYTECODE"] = ""
             yield Bed(folder=work, hosts=hosts, python=python, count=count, env=env)

@@ -11,10 +11,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+from . import warm
 from .errors import BenchError
 
 CHUNK_BYTES = 1 << 16
@@ -27,13 +28,14 @@ LEFTOVER_S = 5.0
 class Command:
     """What to start; `env` is added to this process's environment.
 
-    `merged`: standard error is part of the output.
+    `merged`: standard error is part of the output. `home`: where a warm process may do its work.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     merged: bool = False
+    home: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class Expected:
 class Measurement:
     """Seconds.  `wall_s` ends when the last process has ended, `shown_s` when the expected output
     was complete; `cpu_s` is user and system time of the processes and all that they waited for, of
-    which `user_s` is user time.
+    which `user_s` is user time, and of what a warm process forked for them.
     """
 
     wall_s: float
@@ -70,7 +72,15 @@ def measure(
         errors = stack.enter_context(tempfile.TemporaryFile())
         running = _Running(errors, expected)
         stack.callback(running.close)
-        return running.run(commands, timeout_s)
+        homes = {command.home for command in commands if command.home}
+        before = [warm.spent_s(home) for home in homes]
+        done = running.run(commands, timeout_s)
+        after = [warm.spent_s(home) for home in homes]
+        return replace(
+            done,
+            cpu_s=done.cpu_s + sum(a[0] - b[0] for a, b in zip(after, before, strict=True)),
+            user_s=done.user_s + sum(a[1] - b[1] for a, b in zip(after, before, strict=True)),
+        )
 
 
 @dataclass(slots=True)

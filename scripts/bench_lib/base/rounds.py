@@ -81,7 +81,7 @@ def perform(
         started = time.monotonic()
         taken = {case.name: _round_of(case, number, hosts_cpu_s) for case in scenario.cases}
         took_s = time.monotonic() - started
-        if took_s > QUIET_S or number == repeats:
+        if took_s > QUIET_S or number in (0, repeats):
             say_round(scenario.name, number, repeats, took_s)
         if number:
             finished = {

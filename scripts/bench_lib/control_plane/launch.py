@@ -23,6 +23,7 @@ from bench_lib.base.stats import Quantity, Sample, Target
 OURS, FLOOR, DEEPSPEED = "orchestrate run", "ssh + torchrun", "deepspeed over pdsh"
 TORCHRUN, BARE = "orchestrate run --launcher torchrun", "ssh + python"
 KEPT = "orchestrate run, kept"
+KEPT_S = 600
 LIMIT_S = 300.0
 PIP_S = 600.0
 DEEPSPEED_PACKAGES = ("setuptools", "wheel", "deepspeed==0.19.8")
@@ -40,7 +41,7 @@ NOTE = (
     "Wall time ends with the first line of the last rank, CPU time with the command. The floor is "
     "a loop over `ssh HOST torchrun ...` with the script already in place; ours connects, probes, "
     "checks, syncs, launches and collects; with `--launcher torchrun` it has torchrun start the "
-    "ranks; `kept` finds the connections of the warm-up (`transport: openssh`). "
+    "ranks; `kept` finds the connections and the warm process of the warm-up. "
     "`ssh + python` is a loop over `ssh HOST python` with the ranks' variables, one process "
     "for each rank: no launcher at all. "
     "All hosts share this machine's cores: eight hosts have one rank each, and what every launcher "
@@ -58,12 +59,12 @@ class _Job:
     ranks: int
     ports: itertools.count[int] = field(default_factory=lambda: itertools.count(29500))
 
-    def ours(self, *options: str, transport: str = "asyncssh") -> list[Command]:
-        cluster = str(self.bed.inventory(self.hosts, transport))
+    def ours(self, *options: str, keep_s: int = 0) -> list[Command]:
+        cluster = str(self.bed.inventory(self.hosts))
         words = ["run", "--cluster", cluster, "--ranks-per-node", str(self.ranks), "--follow"]
         words.append("--no-fabric-probe")  # which none of the others has
         words += options
-        command = self.bed.orchestrate(*words, "--", SCRIPT, cwd=_project(self.bed))
+        command = self.bed.orchestrate(*words, "--", SCRIPT, cwd=_project(self.bed), keep_s=keep_s)
         return [replace(command, merged=True)]  # the ranks' lines come among the progress
 
     def floor(self) -> list[Command]:
@@ -148,7 +149,7 @@ def _case(job: _Job) -> Case:
     expected = Expected(pattern=LINE, count=job.hosts * job.ranks)
     ways: dict[str, Callable[[], list[Command]]] = {
         OURS: job.ours,
-        KEPT: partial(job.ours, transport="openssh"),
+        KEPT: partial(job.ours, keep_s=KEPT_S),
         TORCHRUN: partial(job.ours, "--launcher", "torchrun"),
         BARE: job.bare,
         FLOOR: job.floor,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+SEED = 11
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2-7b": {
         "vocab_size": 152064,
@@ -72,18 +73,20 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def qwen2(shape: str, device: torch.device, *, rank: int = 64, **changes: Any) -> Any:
+def qwen2(
+    shape: str, device: torch.device, *, rank: int = 64, seed: int = SEED, **changes: Any
+) -> Any:
     """A model of one of `SHAPES`, made where it is used, in bf16 on GPUs; its adapter as peft makes
     it, in fp32, of rank `rank` on all linear layers.
     """
-    return _adapted(base_of(shape, device, **changes), rank).to(device)
+    return _adapted(base_of(shape, device, seed=seed, **changes), rank).to(device)
 
 
-def base_of(shape: str, device: torch.device, **changes: Any) -> Any:
-    """The same without an adapter; its values depend on nothing but the kind of device."""
+def base_of(shape: str, device: torch.device, *, seed: int = SEED, **changes: Any) -> Any:
+    """The same without an adapter; its values depend on the seed and the kind of device alone."""
     import torch
 
-    torch.manual_seed(11)
+    torch.manual_seed(seed)
     with _made_in(_kind(device)), torch.device(device):
         return _base(shape, changes)
 
@@ -96,7 +99,7 @@ def qwen2_on_host(shape: str, device: torch.device, *, rank: int = 64, **changes
     import torch
     from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
-    torch.manual_seed(11)
+    torch.manual_seed(SEED)
     kind = _kind(device)
     with _made_in(kind), torch.device("meta"):
         base = _base(shape, changes)

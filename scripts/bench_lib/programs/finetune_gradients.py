@@ -1,17 +1,19 @@
 """How far the gradients of each way to compute are from those of the same model in fp32.
 
-    python3 scripts/bench_lib/programs/finetune_gradients.py --model qwen2-7b --layers 4
+    python3 scripts/bench_lib/programs/finetune_gradients.py --model qwen2-7b --layers 4 --seeds 6
 
-One JSON line for each way: its loss, and the distance of all adapter gradients from the exact ones
-as a part of these, as a whole and for each kind of matrix (of several layers, the furthest).
+One JSON line for each way and seed: its loss, and the distance of all adapter gradients from the
+exact ones as a part of these, as a whole and for each kind of matrix (of several layers, the
+furthest). A last line has the means over the seeds, and their standard errors.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ WORKLOADS = SCRIPTS.parent / "workloads"
 sys.path += [str(WORKLOADS), str(SCRIPTS)]
 
 import torch  # noqa: E402 - after the workload's folder
-from bench_lib.finetuning.models import SHAPES, qwen2  # noqa: E402
+from bench_lib.finetuning.models import SEED, SHAPES, qwen2  # noqa: E402
 from bench_lib.finetuning.rows import drawn  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -101,20 +103,40 @@ def compared(model: Any, length: int) -> Iterator[dict[str, Any]]:
         yield {"name": name, "loss": own_loss, "apart": pair.apart(found, exact)}
 
 
+def means(records: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
+    """Of each way's distances as a whole: the mean, and its standard error with several seeds."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if "apart" in record:
+            found.setdefault(record["name"], []).append(record["apart"]["all"])
+    return {
+        name: (
+            statistics.fmean(each),
+            statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else None,
+        )
+        for name, each in found.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=list(SHAPES), default="tiny")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--length", type=int, default=1024)
+    parser.add_argument("--seeds", type=int, default=1, help="models with other random values")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = qwen2(options.model, device, num_hidden_layers=options.layers)
-    model.get_base_model().bfloat16()
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    for record in compared(model, options.length):
-        print(json.dumps(record), flush=True)
+    records = []
+    for seed in range(SEED, SEED + options.seeds):
+        model = qwen2(options.model, device, seed=seed, num_hidden_layers=options.layers)
+        model.get_base_model().bfloat16()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        for record in compared(model, options.length):
+            records.append({"seed": seed, **record})
+            print(json.dumps(records[-1]), flush=True)
+    print(json.dumps({"name": "means", "seeds": options.seeds, "apart": means(records)}))
 
 
 if __name__ == "__main__":

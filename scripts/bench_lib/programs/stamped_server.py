@@ -72,7 +72,8 @@ class StampedStream(Stream):
         )
 
 
-def _write(path: Path, records: list[str]) -> None:
+def write_records(path: Path, records: list[str]) -> None:
+    """One a line; they are forgotten then."""
     path.write_text("".join(f"{line}\n" for line in records))
     records.clear()
 
@@ -89,12 +90,12 @@ async def serve(options: dict[str, list[float]]) -> None:
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     while path := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
-        _write(Path(path), records)
+        write_records(Path(path), records)
         print(path, flush=True)
     server.close()
 
 
-def _ask_for_real_time() -> None:
+def ask_for_real_time() -> None:
     """What it is late itself is in no stamp: where the system permits it, it does not wait for a
     processor that others keep busy.
     """
@@ -103,5 +104,5 @@ def _ask_for_real_time() -> None:
 
 
 if __name__ == "__main__":
-    _ask_for_real_time()
+    ask_for_real_time()
     asyncio.run(serve(json.loads(sys.stdin.readline())))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bench_lib.finetuning.models import base_of
+from bench_lib.finetuning.rows import WORDS
 
 from .work import LEARNING_RATE, Script, Work, in_parallel, trained
 
@@ -44,17 +45,33 @@ def put_folder(model: Any, start: list[torch.Tensor], rank: int, folder: Path) -
     torch.save(start, folder / f"adapter-{rank}.pt")
 
 
-class _Made:
+class Made:
     """In place of the loader of weights: they are made where they are used, the same as in the
     other process, since files of 15 GB would say no more.
+
+    unsloth sets the padding token's embedding to zero, and here it is a word like the others. At
+    the beginning of a row it stays zero through all layers of a model without trained biases, and
+    each norm multiplies its gradient by a thousand (1 / sqrt(eps)), until it is no number.
     """
 
     def __init__(self, shape: str, device: torch.device) -> None:
         self._shape, self._device = shape, device
+        self._words = torch.empty(0)
 
     def from_pretrained(self, *_: Any, **__: Any) -> Any:
         """As transformers calls it."""
-        return base_of(self._shape, self._device)
+        model = base_of(self._shape, self._device)
+        self._words = _words_of(model).clone()
+        return model
+
+    def put_words_back(self, model: Any) -> None:
+        """After unsloth's own changes."""
+        _words_of(model).copy_(self._words)
+
+
+def _words_of(model: Any) -> torch.Tensor:
+    found: torch.Tensor = model.get_input_embeddings().weight.detach()[:WORDS]
+    return found
 
 
 class Unsloth:
@@ -65,7 +82,8 @@ class Unsloth:
         from unsloth import FastLanguageModel
 
         self.work = work
-        unsloth.models.llama.AutoModelForCausalLM = _Made(shape, work.world.device)
+        made = Made(shape, work.world.device)
+        unsloth.models.llama.AutoModelForCausalLM = made
         base, _ = FastLanguageModel.from_pretrained(
             str(folder),
             max_seq_length=work.settings.sequence_length,
@@ -74,6 +92,7 @@ class Unsloth:
             local_files_only=True,
             device_map={"": work.world.local_rank},
         )
+        made.put_words_back(base)
         start = torch.load(folder / f"adapter-{rank}.pt", map_location=work.world.device)
         self.model = FastLanguageModel.get_peft_model(
             base,

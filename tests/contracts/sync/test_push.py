@@ -129,9 +129,9 @@ async def test_nodes_that_lack_the_same_share_one_compression(
     built = []
     real = pack_module._build_part
 
-    def count(pieces: list[Any]) -> pack_module.PackPart:
-        built.append(len(pieces))
-        return real(pieces)
+    def count(group: Any) -> pack_module.PackPart:
+        built.append(len(group.pieces))
+        return real(group)
 
     monkeypatch.setattr(pack_module, "_build_part", count)
     snapshot = taken(tmp_path)
@@ -141,7 +141,8 @@ async def test_nodes_that_lack_the_same_share_one_compression(
 
     every = (1 << len(snapshot.manifest.blobs())) - 1
     bits = every.to_bytes((every.bit_length() + 7) // 8, "little")
-    assert 10 < len(built) == len(snapshot.contents.pack(bits))
+    async with snapshot.contents.pack(bits) as pack:
+        assert 10 < len(built) == len(pack)
     assert all(held(tmp_path, c.node, snapshot) == FILES for c in channels)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.transport.kept_time import KEEP_VARIABLE
 from orchestrator.adapters.transport.open_transport import open_transport
-from orchestrator.adapters.transport.openssh.kept_sockets import KEEP_VARIABLE
 from orchestrator.adapters.transport.transport import ConnectLimits, Transport
 from orchestrator.core.base.errors import ExitCode, PreflightError
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
+from tests.contracts.transport.brokers import begin_broker, broker_of_its_own
 from tests.contracts.transport.sshd import Sshd
 from tests.kubernetes.cluster.one_pod import serve_pod
 
@@ -22,6 +23,7 @@ QUICK = ConnectLimits(connect_timeout_s=10, keepalive_interval_s=0.2, keepalive_
 
 Open = Callable[..., Coroutine[Any, Any, Transport]]
 WAYS = [kind for kind in TransportKind if kind is not TransportKind.AUTO]  # which is one of these
+BROKER = "broker"
 NOT_SSH = (TransportKind.LOCAL, TransportKind.KUBERNETES)
 
 
@@ -51,16 +53,34 @@ def make_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
         server.stop()
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(scope="session")
+def kept_folder() -> Iterator[Path]:
+    """Where the broker of those tests is that go over one."""
+    with pytest.MonkeyPatch.context() as patch, broker_of_its_own(patch, begun=False) as folder:
+        yield folder
+
+
+def _of_name(request: pytest.FixtureRequest) -> TransportKind:
+    if request.param != BROKER:
+        return TransportKind(request.param)
+    folder: Path = request.getfixturevalue("kept_folder")
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    patch.setenv("XDG_RUNTIME_DIR", str(folder.parent))
+    patch.setenv(KEEP_VARIABLE, "60")
+    begin_broker()
+    return TransportKind.ASYNCSSH
+
+
+@pytest.fixture(params=[*WAYS, BROKER])
 def kind(request: pytest.FixtureRequest) -> TransportKind:
-    """Every transport."""
-    return TransportKind(request.param)
+    """Every transport, and the default one over connections that a broker holds."""
+    return _of_name(request)
 
 
-@pytest.fixture(params=[kind for kind in WAYS if kind not in NOT_SSH])
+@pytest.fixture(params=[*(kind for kind in WAYS if kind not in NOT_SSH), BROKER])
 def ssh_kind(request: pytest.FixtureRequest) -> TransportKind:
-    """Every transport that is SSH."""
-    return TransportKind(request.param)
+    """Every transport that is SSH, likewise."""
+    return _of_name(request)
 
 
 @pytest.fixture(params=[TransportKind.ASYNCSSH, TransportKind.PARAMIKO])

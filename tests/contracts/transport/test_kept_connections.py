@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.private_sockets import sockets_folder
 from orchestrator.adapters.transport.choose_transport import choose_transport
+from orchestrator.adapters.transport.kept_time import KEEP_VARIABLE, kept_seconds
 from orchestrator.adapters.transport.openssh.kept_sockets import (
-    KEEP_VARIABLE,
     end_master,
     kept_connections,
-    kept_seconds,
-    sockets_folder,
 )
 from orchestrator.adapters.transport.transport import ChannelClosed, Transport
 from orchestrator.core.base.command import Command

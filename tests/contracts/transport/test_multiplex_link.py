@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.transport.openssh import multiplex_link
-from orchestrator.adapters.transport.openssh.multiplex_link import (
+from orchestrator.adapters.transport.multiplex import multiplex_link
+from orchestrator.adapters.transport.multiplex.multiplex_link import (
     Channel,
     ChannelRefused,
     MultiplexLink,
     NoMaster,
 )
-from orchestrator.adapters.transport.openssh.multiplex_messages import (
+from orchestrator.adapters.transport.multiplex.multiplex_messages import (
     MAX_MESSAGE_BYTES,
     MalformedMessage,
     Msg,

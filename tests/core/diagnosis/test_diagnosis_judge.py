@@ -19,11 +19,12 @@ from orchestrator.core.diagnosis.diagnosis_model import (
     LogSource,
 )
 from orchestrator.core.diagnosis.facts_as_clues import from_facts
-from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
+from orchestrator.core.diagnosis.first_cause import find_first_cause
 from orchestrator.core.diagnosis.line_prefixes import read_head
 from orchestrator.core.diagnosis.line_times import read_time
 from orchestrator.core.diagnosis.matching import match_rules
 from orchestrator.core.diagnosis.rules import BY_ID, RULES
+from orchestrator.core.diagnosis.verdict import telling_lines
 from orchestrator.core.model.facts import Facts, Hca
 
 OOM = BY_ID["CUDA-OOM-001"]

@@ -75,7 +75,7 @@ def test_a_rule_says_what_it_needs_to(rule: Rule) -> None:
     assert rule.references
     assert 1 <= rule.weight <= 100
     blanks = {name for text in (rule.cause, rule.remedy) for name in _blanks(text)}
-    assert blanks <= {"who", *rule.defaults}
+    assert blanks <= {"who", "where", *rule.defaults}
     assert bool(rule.consequence) == (rule.role in {LogRole.VICTIM, LogRole.VAGUE, LogRole.STOPPED})
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.sharing.ledger import Acceptance, Ledger
-from tests.core.dividing import NOWHERE, Work, digest, makespan, worker
+from tests.core.dividing import NOWHERE, Busy, Work, digest, makespan, worker
 
 STEPS = st.lists(
     st.tuples(
@@ -232,3 +232,40 @@ def calls_of_some_work(total: int) -> int:
 def test_an_answer_costs_the_same_among_a_million() -> None:
     """Leases and ledger do not look through what is there for each event."""
     assert calls_of_some_work(1_000_000) < 1.2 * calls_of_some_work(20_000)
+
+
+@pytest.mark.parametrize("pause_s,ahead", [(0.1, 16), (1.0, 21)])
+def test_a_coordinator_that_looks_seldom_gives_more_ahead(pause_s: float, ahead: int) -> None:
+    """Of 29 groups of 0.1 s half, and more if a worker would wait for the next look."""
+    work = Work(31, 1)
+    work.join(worker(0))
+    work.hand_out()
+    work.now += pause_s
+    work.work(worker(0), 0.1)
+
+    work.hand_out()
+
+    assert len(work.workers[worker(0)].queue) == ahead
+
+
+def test_a_first_lease_is_as_long_as_the_warm_up_says() -> None:
+    work = Work(1000, 4)
+    for number, per_s in enumerate((40.0, 4.0, 0.0)):
+        work.workers[worker(number)] = Busy()
+        work.leases.join(worker(number), 0.0, per_s)
+
+    work.hand_out()
+
+    assert [len(work.workers[worker(number)].queue) for number in range(3)] == [5, 2, 2]
+
+
+@pytest.mark.parametrize("exclusive,seconds", [(False, 20.0), (True, 1.0)])
+def test_what_is_never_taken_back_is_leased_for_a_second(exclusive: bool, seconds: float) -> None:
+    work = Work(100_000, 1, exclusive=exclusive)
+    work.join(worker(0))
+    for _ in range(3):
+        work.hand_out()
+        work.now += 0.1
+        work.work(worker(0), 0.1)
+
+    assert len(work.workers[worker(0)].queue) == pytest.approx(10 * seconds, abs=3)

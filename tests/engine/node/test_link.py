@@ -16,7 +16,7 @@ from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import NodeSpec, SshEndpoint, TransportKind
 from orchestrator.engine.node.link import NodeLink, NodeSilent
 from orchestrator.engine.support.clock import SystemClock
-from tests.time_limits import assert_within, scaled
+from tests.time_limits import assert_within, budget, scaled
 
 pytestmark = pytest.mark.processes
 
@@ -31,13 +31,13 @@ async def link(tmp_path: Path) -> AsyncIterator[NodeLink]:
         ssh=SshEndpoint(host="n1"),
         workdir=str(tmp_path / "node"),
     )
-    link = NodeLink(spec, silence_s=SILENCE_S, limits=ConnectLimits(), clock=SystemClock())
+    link = NodeLink(spec, silence_s=budget(SILENCE_S), limits=ConnectLimits(), clock=SystemClock())
     yield link
     await link.close()
 
 
 async def kill_agent(link: NodeLink) -> None:
-    channel = await link.open(20)
+    channel = await link.open(scaled(20))
     os.kill(channel.hello.pid, signal.SIGKILL)
 
 
@@ -69,6 +69,7 @@ async def test_silence_is_counted_once_for_all(link: NodeLink, tmp_path: Path) -
 
 async def test_a_refusal_is_no_silence(link: NodeLink) -> None:
     """What the agent refuses is not asked again."""
+    await link.open(scaled(20))
     with pytest.raises(AgentError, match="unknown operation"):
         await link.request("no such thing", timeout_s=scaled(20))
     assert link.opened == 1

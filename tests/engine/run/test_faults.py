@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.hosts.processes import Here, children, launch_held, remains
-from tests.hosts.running import Desk, Job, budgets
+from tests.hosts.running import Desk, Job, budgets, wait_until
 from tests.time_limits import Measured
 
 pytestmark = pytest.mark.processes
@@ -30,6 +30,7 @@ def test_killed_agents_cost_no_byte(desk: Desk) -> None:
     job = desk.start("rank.py", "count", "300")
     for number in (20, 90, 160):
         job.wait_for_line(f"line {number} of rank 1", 1)
+        wait_until("both agents", lambda: len(children(job.process.pid)) == 2 or job.over)
         agents = children(job.process.pid)
         assert len(agents) == 2
         for agent in agents:

@@ -285,7 +285,7 @@ async def test_a_late_node_is_left_out_and_a_lost_one_is_not_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Late: out of that round only. Lost: its share goes to the others from the next plan on."""
-    monkeypatch.setattr("orchestrator.core.sharing.rounds.MIN_PATIENCE_S", 0.1)
+    monkeypatch.setattr("orchestrator.core.sharing.rounds.MIN_PATIENCE_S", scaled(0.1))
     first, second, third = bench.nodes
     async with bench.coordinator():
         await begin(bench)

@@ -1,8 +1,8 @@
 """Joined matrices whose products are made in 8-bit floating point.
 
-Weights are rounded once, for each output channel with a scale of its own, and once more the other
-way round for the backward pass, since the multiplier wants both operands contiguous along the
-dimension that is summed over. Activations and gradients are rounded row by row as they come.
+Weights are rounded once, for each output channel with the scale that suits it best, and once more
+the other way round for the backward pass, since the multiplier wants both operands contiguous along
+the dimension that is summed over. Activations and gradients are rounded row by row as they come.
 
 The adapter is trained in fp32; its thin products and its gradients are of the model's own type.
 What it adds to y = [h | x] [s B | W]ᵀ, and to the gradient of x, is part of the one product in 8
@@ -26,11 +26,13 @@ from torch import Tensor
 
 from .fused_projection import FusedProjection, Part
 from .head import Head
-from .reference import Rows8
+from .reference import LARGEST_E4M3, SMALLEST_SCALE, Rows8
 
 STEP = 16  # inner and outer dimensions must be multiples of it
 SPARE_STEP = 64  # rows begin where they can be fetched at once, however few columns an adapter has
 SHARE = 0.25  # a power of two, so that it rounds nothing itself
+SCALES = 16  # tried for each channel of a frozen matrix
+AT_A_TIME = 1 << 26  # values of it
 
 
 class Rounded:
@@ -39,8 +41,8 @@ class Rounded:
     def __init__(self, ops: ModuleType, weight: Tensor, spare: int = 0) -> None:
         self._ops = ops
         self.spare = spare
-        self._rows: Rows8 = ops.quantise_rows(weight, spare=spare)
-        self._columns: Rows8 = ops.quantise_rows(weight.t().contiguous(), spare=spare)
+        self._rows = fitted_rows(weight, spare)
+        self._columns = fitted_rows(weight.t(), spare)
         # The scales of the matrix alone.
         self._of_rows, self._of_columns = self._rows.scales.clone(), self._columns.scales.clone()
 
@@ -76,6 +78,44 @@ class Rounded:
     def input_gradient(self, grad: Tensor, out: Tensor) -> None:
         """`out` [T, d], from `grad` [T, o]."""
         self.multiply_back(self.rounded(grad), out)
+
+
+def fitted_rows(matrix: Tensor, spare: int = 0) -> Rows8:
+    """A frozen `matrix` [o, d] in 8 bits, behind `spare` columns, each row by the scale that loses
+    least of it. Half and twice a scale round alike, so those between are tried: the largest value
+    comes to lie in the upper half of the range. It takes a row's whole range once, at the start,
+    where inputs and gradients, which come anew, take their largest value alone.
+    """
+    count, width = matrix.shape
+    rows = Rows8.empty(count, width, spare, matrix.device)
+    size = max(1, AT_A_TIME // width)
+    for start in range(0, count, size):
+        part = slice(start, start + size)
+        wide = matrix[part].float().contiguous()
+        rows.scales[part] = _best_scales(wide)
+        rows.values[part, spare:] = _in_8_bits(wide, rows.scales[part])
+    return rows
+
+
+def _best_scales(wide: Tensor) -> Tensor:
+    """[n], of the rows of `wide` [n, d]: the least sum of squared differences."""
+    first = best = (wide.abs().amax(-1) / LARGEST_E4M3).clamp(min=SMALLEST_SCALE)
+    least = _lost(wide, best)
+    for number in range(1, SCALES):
+        scales = first * 2 ** (number / SCALES)
+        lost = _lost(wide, scales)
+        best = torch.where(lost < least, scales, best)
+        least = torch.minimum(lost, least)
+    return best
+
+
+def _lost(wide: Tensor, scales: Tensor) -> Tensor:
+    back = _in_8_bits(wide, scales).float().mul_(scales[:, None])
+    return back.sub_(wide).square_().sum(-1)
+
+
+def _in_8_bits(wide: Tensor, scales: Tensor) -> Tensor:
+    return (wide / scales[:, None]).to(torch.float8_e4m3fn)
 
 
 class FusedProjectionFp8(FusedProjection):

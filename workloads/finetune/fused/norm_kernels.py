@@ -15,19 +15,31 @@ SCALING = {"largest": LARGEST_E4M3, "smallest": SMALLEST_SCALE}
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _store_rounded(
+def _own_row(width: tl.tensor, block: tl.constexpr) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """A program's row, its columns, and which of these there are."""
+    at = tl.arange(0, block)
+    return tl.program_id(0).to(tl.int64), at, at < width
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _store_row(
     values: tl.tensor,
+    out: tl.tensor,
     rows8: tl.tensor,
     scale_to: tl.tensor,
     at: tl.tensor,
     inside: tl.tensor,
+    rounds: tl.constexpr,
     largest: tl.constexpr,
     smallest: tl.constexpr,
 ) -> None:
-    exact = values.to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(exact), axis=0) / largest, smallest)
-    tl.store(scale_to, scale)
-    tl.store(rows8 + at, (exact / scale).to(rows8.dtype.element_ty), mask=inside)
+    """As it is; where asked for, also in 8 bits."""
+    tl.store(out + at, values, mask=inside)
+    if rounds:
+        exact = values.to(tl.float32)
+        scale = tl.maximum(tl.max(tl.abs(exact), axis=0) / largest, smallest)
+        tl.store(scale_to, scale)
+        tl.store(rows8 + at, (exact / scale).to(rows8.dtype.element_ty), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -51,9 +63,7 @@ def _rms_norm(
     smallest: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
+    row, at, inside = _own_row(width, block)
     values = tl.load(x + row * x_row + at, mask=inside, other=0.0)
     if past:
         beside = tl.load(added + row * added_row + at, mask=inside, other=0.0)
@@ -65,10 +75,10 @@ def _rms_norm(
     normed = (wide * inverse).to(values.dtype)
     factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
     product = (normed.to(tl.float32) * factor).to(values.dtype)
-    tl.store(out + row * out_row + at, product, mask=inside)
-    if rounds:
-        to = rows8 + row * rows8_row
-        _store_rounded(product, to, scales + row, at, inside, largest, smallest)
+    _store_row(
+        product, out + row * out_row, rows8 + row * rows8_row, scales + row, at, inside,
+        rounds, largest, smallest,
+    )  # fmt: skip
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -93,9 +103,7 @@ def _rms_norm_backward(
     smallest: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
+    row, at, inside = _own_row(width, block)
     inverse = tl.load(rstd + row)
     factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
     scaled = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32) * factor
@@ -106,10 +114,10 @@ def _rms_norm_backward(
         beside = tl.load(residual + row * residual_row + at, mask=inside, other=0.0)
         result += beside.to(tl.float32)
     made = result.to(out.dtype.element_ty)
-    tl.store(out + row * out_row + at, made, mask=inside)
-    if rounds:
-        to = rows8 + row * rows8_row
-        _store_rounded(made, to, scales + row, at, inside, largest, smallest)
+    _store_row(
+        made, out + row * out_row, rows8 + row * rows8_row, scales + row, at, inside,
+        rounds, largest, smallest,
+    )  # fmt: skip
 
 
 def rms_norm(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from .arrivals import OpenLoad, arrival_times, share_of, share_of_count
 
 CHAT, COMPLETIONS = "chat", "completions"
+MAX_TOKENS = "max_tokens"
 PATHS = {CHAT: "chat/completions", COMPLETIONS: "completions"}
 
 
@@ -68,7 +69,8 @@ class Job:
     that lines of records are appended to; empty = none is kept. ``asks``: prompts, used in turn;
     with ``unique`` each request's begins with ``lead`` and its number, counted from ``first`` on,
     so that no server's cache knows it already.
-    ``drain_s``: how long answers are waited for after the last request.
+    ``limit_field``: the name of the request's longest answer; ``ask_usage``: whether the server is
+    to say how many tokens there were.
     """
 
     targets: Sequence[Target]
@@ -92,6 +94,8 @@ class Job:
     most_in_flight: int = 4096
     record: str = ""
     headers: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    ask_usage: bool = True
+    limit_field: str = MAX_TOKENS
 
     def mark(self, number: int) -> str:
         """What stands in front of a unique prompt: equally long for a million requests, so that

@@ -13,6 +13,9 @@ from typing import IO
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
+# `json.dumps` makes a new one for each call that wants no spaces.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 # It was in flight when the load was ended: neither a success nor a failure.
 STOPPED = "stopped"
 
@@ -92,7 +95,7 @@ def to_line(record: RequestRecord) -> str:
             entry[name] = round((at_s - due) * 1e6)
     if record.failure:
         entry |= {"failure": record.failure, "detail": record.detail}
-    return json.dumps(entry, separators=(",", ":"))
+    return _encode(entry)
 
 
 def from_line(line: str) -> RequestRecord:

@@ -54,8 +54,9 @@ def _body(target: Target, ask: Ask, job: Job) -> bytes:
         entry["messages"] = list(messages)
     else:
         entry["prompt"] = lead + ask.text
-    entry |= {"max_tokens": ask.output_tokens or job.output_tokens, "temperature": 0}
-    entry["stream_options"] = {"include_usage": True}
+    entry |= {job.limit_field: ask.output_tokens or job.output_tokens, "temperature": 0}
+    if job.ask_usage:
+        entry["stream_options"] = {"include_usage": True}
     if job.ignore_eos:
         entry["ignore_eos"] = True
     return json.dumps(entry).encode()

@@ -226,7 +226,10 @@ class Sender:
         )
         if self.job.concurrency:
             # Not from here: a server that refuses at once would recurse, and spin.
-            self._loop.call_later(TICK_S if kind else 0, self._issue_next)
+            if kind:
+                self._loop.call_later(TICK_S, self._issue_next)
+            else:
+                self._loop.call_soon(self._issue_next)
         elif self._pacer is not None and self._pacer.over and not self._open:
             self._finished.set()
 

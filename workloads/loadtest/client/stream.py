@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isnan, nan
-from typing import Any
+
+from .events import Around, Decode, around_text, as_count, has_content, is_blank, is_plain
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 MAX_CHUNKS = 1_000_000
 MAX_DETAIL = 300
+# How often in one answer what is around its texts is looked for: a first event may have a role too.
+MOST_TEMPLATES = 4
 _HEAD, _SIZE, _DATA, _AFTER_DATA, _TRAILER, _LENGTH, _UNTIL_CLOSE, _OVER = range(8)
+_LINE = b"\r\n"
+# Of chunks, as they are usually written.
+_SIZES = {b"%x" % size: size for size in range(1, 4096)}
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 # Half of the time that `json.loads` takes for a line as short as these.
-_decode: Callable[[str], tuple[Any, int]] = json.JSONDecoder().raw_decode
+_decode: Decode = json.JSONDecoder().raw_decode
 
 
 class Answer:
@@ -29,6 +35,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_around",
         "_blanks_s",
         "_event",
         "_left",
@@ -37,6 +44,7 @@ class Answer:
         "_rest",
         "_state",
         "_streams",
+        "_templates",
         "chunks_s",
         "closed_s",
         "closes",
@@ -55,6 +63,8 @@ class Answer:
         self._event = b""
         self._left = 0
         self._refusal = ""
+        self._around: Around | None = None
+        self._templates = 0
         self._streams = self._listens = False
         self.status = 0
         self.closes = False
@@ -103,8 +113,11 @@ class Answer:
         """Chunks that are there as a whole, with an event of one line each: nearly all are. The
         place behind them.
         """
-        find = data.find
+        find, known = data.find, -1
         while self._state == _SIZE:
+            if self._around is not None and known != len(self.chunks_s):
+                place = self._take_alike(data, place, self._around, now_s)
+                known = len(self.chunks_s)
             end = find(b"\r\n", place, place + 10)
             digits = data[place:end]
             if end <= place or not _HEX.issuperset(digits):
@@ -119,6 +132,29 @@ class Answer:
             else:
                 self._body(data[start:stop], now_s)
             place = stop + 2
+        return place
+
+    def _take_alike(self, data: bytes, place: int, around: Around, now_s: float) -> int:
+        """Chunks of one event each, known but for its text. The place behind them."""
+        if self._event:
+            return place
+        head, tail = around
+        before, behind, count = len(head), len(tail), 0
+        find, starts, ends = data.find, data.startswith, data.endswith
+        while size := _SIZES.get(data[place : (end := find(b"\r", place, place + 5))], 0):
+            start, stop = end + 2, end + 2 + size
+            if not (
+                starts(head, start)
+                and ends(tail, start, stop)
+                and is_plain(data, start + before, stop - behind)
+                and starts(_LINE, end)
+                and starts(_LINE, stop)
+            ):
+                break
+            place = stop + 2
+            count += 1
+        if count:
+            self._see_content(now_s, count)
         return place
 
     def _take(self, data: bytes, place: int, now_s: float) -> int:
@@ -260,32 +296,33 @@ class Answer:
             entry, end = _decode(text)
             if end != len(text) and not text[end:].isspace():
                 raise ValueError("more than one value")
-            self._take_entry(entry, now_s)
+            if self._take_entry(entry, now_s) and self._templates < MOST_TEMPLATES:
+                self._templates += 1
+                self._around = around_text(data, entry, _decode) or self._around
         except (ValueError, TypeError, AttributeError, RecursionError):
             self._fail("protocol", f"an event that is no completion: {data[:80]!r}")
 
-    def _take_entry(self, entry: dict[str, object], now_s: float) -> None:
-        """Raises what a wrong type raises."""
+    def _take_entry(self, entry: dict[str, object], now_s: float) -> bool:
+        """Whether it brought content. Raises what a wrong type raises."""
         if entry.get("error"):
             self._fail("error event", str(entry["error"]))
-            return
+            return False
         before = len(self.chunks_s)
         choices = entry.get("choices") or ()
         for choice in choices:  # type: ignore[attr-defined]
-            if _has_content(choice):
+            if has_content(choice):
                 self._see_content(now_s)
-            elif _is_blank(choice):
+            elif is_blank(choice):
                 self._see_blank(now_s)
             if choice.get("finish_reason"):
                 self.done = True
-        if len(self.chunks_s) != before:
-            self.closed_s = nan
-        elif choices:
+        if choices and len(self.chunks_s) == before:
             self._see_empty(now_s)
         usage = entry.get("usage")
         if usage is not None and isinstance(usage, dict):
-            self.output_tokens = _count(usage.get("completion_tokens"))
-            self.prompt_tokens = _count(usage.get("prompt_tokens"))
+            self.output_tokens = as_count(usage.get("completion_tokens"))
+            self.prompt_tokens = as_count(usage.get("prompt_tokens"))
+        return len(self.chunks_s) != before
 
     def _see_empty(self, now_s: float) -> None:
         """Around the content: a role before it, the reason of the end after it."""
@@ -298,11 +335,12 @@ class Answer:
         if not self.chunks_s and len(self._blanks_s) < MAX_CHUNKS:
             self._blanks_s.append(now_s)
 
-    def _see_content(self, now_s: float) -> None:
-        if len(self.chunks_s) >= MAX_CHUNKS:
+    def _see_content(self, now_s: float, count: int = 1) -> None:
+        if len(self.chunks_s) + count > MAX_CHUNKS:
             self._fail("protocol", f"more than {MAX_CHUNKS} chunks")
             return
-        self.chunks_s.append(now_s)
+        self.chunks_s.extend([now_s] * count)
+        self.closed_s = nan
 
     def _finish(self) -> None:
         self._state = _OVER
@@ -342,31 +380,3 @@ def _refusal(status: int, headers: Mapping[bytes, bytes]) -> str:
     name = "retry-after" if status in {429, 503} else "location" if 300 <= status < 400 else ""
     value = headers.get(name.encode(), b"")[:80].decode("latin-1")
     return f"({name}: {value})" if name and value.isprintable() and value else ""
-
-
-def _has_content(choice: dict[str, object]) -> bool:
-    """Whether the choice brings output: text, reasoning or calls; not just a role."""
-    delta = choice.get("delta")
-    if isinstance(delta, dict):
-        if delta.get("content"):
-            return True
-        return bool(
-            delta.get("reasoning_content")
-            or delta.get("reasoning")
-            or delta.get("tool_calls")
-            or delta.get("function_call")
-            or delta.get("refusal")
-        )
-    return bool(choice.get("text"))
-
-
-def _is_blank(choice: dict[str, object]) -> bool:
-    """A token without a text, as weights at random bring: neither a role nor an end."""
-    if choice.get("finish_reason"):
-        return False
-    delta = choice.get("delta")
-    return "role" not in delta if isinstance(delta, dict) else "text" in choice
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value < 2**53 else 0

@@ -12,7 +12,7 @@ from .backlog import Backlog
 from .definitions import Definition
 from .rate_search import Trial, best_rate
 from .summary import Objectives, Summary
-from .validity import Bounds, LoadEvidence, failure_text, invalid_reasons
+from .validity import Bounds, LoadEvidence, invalid_reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,9 @@ class StageResult:
         summary = self.summary
         if summary.failed <= self.terms.most_failed * summary.total:
             return ""
-        return f"{summary.failed} of {summary.total} requests failed: {failure_text(summary)}"
+        allowed = f"more than the part of {self.terms.most_failed:.3g} that may (max_failed)"
+        failed = f"{summary.failed} of {summary.total} requests failed, {allowed}"
+        return f"{failed}: {summary.failures.cause}"
 
 
 @dataclass(slots=True)

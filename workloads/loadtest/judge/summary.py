@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..base.records import STOPPED, RequestRecord
 from .definitions import Definition
+from .failed_requests import FailedRequests
 from .percentiles import Histogram, certified, least_samples, percentile
 
 PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -95,7 +95,7 @@ class Summary:
 
     def __init__(self, definition: Definition, objectives: Objectives) -> None:
         self.definition, self.objectives = definition, objectives
-        self.failures: Counter[str] = Counter()
+        self.failures = FailedRequests()
         self.lags_s = array("d")
         self.completed = 0
         self.good = 0
@@ -112,7 +112,7 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        return sum(self.failures.values())
+        return self.failures.count
 
     def expect(self, sender: str, schedule_s: float) -> None:
         """How long a sender sent: of a load that was cut short not equally long."""
@@ -129,7 +129,7 @@ class Summary:
         if record.failure == STOPPED:
             return
         if not record.succeeded:
-            self.failures[record.failure] += 1
+            self.failures.add(record)
             return
         self.completed += 1
         own.completed += 1

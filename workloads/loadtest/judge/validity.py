@@ -11,7 +11,6 @@ from .summary import Summary
 
 # The client must have as much in reserve as it uses, or it measures itself.
 LARGEST_PART_OF_CEILING = 0.5
-MOST_KINDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ def _reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) -> Iterat
         yield "no request was sent"
         return
     if not summary.completed:
-        yield f"no request succeeded: {failure_text(summary)}"
+        yield f"no request succeeded: {summary.failures.cause if summary.failed else 'none ended'}"
     if evidence.whole:
         yield from _rate_reasons(summary, evidence, bounds)
         yield from _backlog_reasons(evidence)
@@ -102,9 +101,3 @@ def _client_reasons(summary: Summary, evidence: LoadEvidence, bounds: Bounds) ->
             f"requests were sent late: p99 {lag * 1e3:.3g} ms behind their schedule, the bound is "
             f"{bounds.lag_s * 1e3:.3g} ms; the machine of the client is too busy"
         )
-
-
-def failure_text(summary: Summary) -> str:
-    """``12 refused, 3 timeout``: the most frequent kinds of failures."""
-    kinds = [f"{count} {kind}" for kind, count in summary.failures.most_common(MOST_KINDS)]
-    return ", ".join(kinds) or "none"

@@ -26,6 +26,7 @@ from ..base.job import Ask, Job, Target
 from ..base.records import RequestRecord, read_records
 from ..base.stages import NodeLoad, Stage, StageEnergy
 from ..judge.evaluation import StageResult, evaluate, trials
+from ..judge.failed_requests import FailedRequests
 from ..judge.rate_search import next_rate
 from .fleet import Fleet, LoadError, SenderError, Totals
 from .settings import Settings
@@ -167,12 +168,7 @@ class NodeRun:
         self.warmed_up = totals.completed
         self.numbers += self.settings.warmup
         if totals.failed and not self.stopped:
-            with kept.open(encoding="utf-8") as file:
-                failed = next(r for r in read_records(file, WARM_UP) if r.failure)
-            raise LoadError(
-                f"{totals.failed} of {totals.due} warm-up requests failed, so no load is sent: "
-                f"{failed.failure}: {failed.detail}"
-            )
+            raise _warm_up_failed(totals, kept)
 
     async def _measure_ceiling(self) -> None:
         """What this client reaches against a server that does nothing, on this machine, now."""
@@ -307,6 +303,8 @@ class NodeRun:
             asks=list(self.work.asks),
             output_tokens=settings.output_tokens,
             ignore_eos=settings.ignore_eos,
+            ask_usage=settings.ask_usage,
+            limit_field=settings.limit_field,
             unique=self.work.unique,
             lead=self.lead,
             first=self.numbers,
@@ -356,3 +354,13 @@ def _stage_energy(window: kit.MeasuredWindow) -> StageEnergy | None:
 def _ignore(totals: Totals) -> None:
     """Nothing is to be seen of what is not the load."""
     del totals
+
+
+def _warm_up_failed(totals: Totals, kept: Path) -> LoadError:
+    failures = FailedRequests()
+    with kept.open(encoding="utf-8") as file:
+        for record in read_records(file, WARM_UP):
+            if record.failure:
+                failures.add(record)
+    what = f"{totals.failed} of {totals.due} warm-up requests failed, so no load is sent"
+    return LoadError(f"{what}: {failures.cause}", failures.id)

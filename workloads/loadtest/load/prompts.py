@@ -28,6 +28,8 @@ MAX_BLANK = 1024
 class InputError(ValueError):
     """A file that no load can be made of; nothing was sent."""
 
+    id = "OR-LOAD-007"
+
 
 def read_prompts(path: Path) -> list[Ask]:
     """A JSONL file of ``{"prompt": text}`` or ``{"messages": [...]}``, ``max_tokens`` optional, or

@@ -36,6 +36,8 @@ class Settings:
     prompt_words: int
     output_tokens: int
     ignore_eos: bool
+    ask_usage: bool
+    limit_field: str
     warmup: int
     timeout: float
     slo_ttft: float

@@ -24,6 +24,8 @@ STATISTICS = ("mean", "p50", "p90", "p99")
 class PeerError(RuntimeError):
     """A tool that is not there, failed, or left no result that makes sense."""
 
+    id = "OR-LOAD-008"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerLoad:

@@ -47,10 +47,13 @@ def publish(
 def verdict(results: Sequence[StageResult]) -> LoadError | None:
     """Why the run fails; None = it does not."""
     chosen = headline(results)
+    failures = chosen.summary.failures
     reasons = chosen.reasons or tuple(filter(None, [cut_short(results)]))
     if reasons:
-        return LoadError(f"invalid: {'; '.join(reasons)}", INVALID)
-    return LoadError(chosen.failure) if chosen.failure else None
+        none_answered = failures.count and not chosen.summary.completed
+        id = failures.id if none_answered else INVALID
+        return LoadError(f"invalid: {'; '.join(reasons)}", id)
+    return LoadError(chosen.failure, failures.id) if chosen.failure else None
 
 
 def _write(path: Path, document: object) -> None:

@@ -48,7 +48,7 @@ def _stage(result: StageResult) -> dict[str, Any]:
         "requests": {
             "completed": summary.completed,
             "failed": summary.failed,
-            "failures": dict(summary.failures),
+            "failures": dict(summary.failures.kinds),
             "good": summary.good,
         },
         "output_tokens": summary.output_tokens,

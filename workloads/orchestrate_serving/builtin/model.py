@@ -98,12 +98,14 @@ def load_model(
     of ``seed``, which are kept in ``cache_dir``.
 
     ``made``: weights of its shape are drawn at random, and of its files only the configuration and
-    the tokenizer are read. Raises :class:`UnsupportedModel`, and what transformers raises.
+    the tokenizer are read. Raises :class:`UnsupportedModel`, ``ValueError`` for weights that the
+    device has no room for, and what transformers raises.
     """
     folder = locate_model(source, seed, cache_dir, shape)
     config = _config(folder)
     shape_of(config)  # refused before anything large is read
     precision, place = PRECISIONS[dtype], torch.device(device)
+    _require_room(config, precision, place)
     if made or shape:
         weights = random_weights(config, precision, place, seed)
         defaults: Any = None
@@ -195,6 +197,14 @@ def encode_chat(tokenizer: Any, messages: Sequence[dict[str, Any]]) -> tuple[int
     except (TemplateError, TypeError, ValueError) as error:
         raise UnusableText(f"the chat template refuses the messages: {error}") from None
     return encode_text(tokenizer, str(text), special=False)
+
+
+def _require_room(config: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """A host would end the process, or another one, without a word."""
+    from orchestrate_models.memory_fit import MemoryNeed, parameter_count, require_fit
+
+    need = MemoryNeed(parts={"weights": parameter_count(config) * dtype.itemsize})
+    require_fit(need, device, 1, "take a smaller model or shape, or a node with more memory")
 
 
 def _config(folder: str) -> Any:

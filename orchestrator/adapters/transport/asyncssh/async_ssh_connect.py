@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncssh
+from asyncssh.constants import MSG_IGNORE
 
 from orchestrator.adapters.transport.asyncssh.async_ssh_algorithms import algorithm_options
 from orchestrator.adapters.transport.asyncssh.async_ssh_keys import key_pairs, public_key
@@ -20,6 +21,8 @@ from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.ssh_config.canonical import FAMILIES
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.base.errors import PreflightError, SourceLocation
+
+AUTHENTICATING = ("aes128-gcm", "aes256-gcm", "chacha20-poly1305")
 
 
 class _Client(asyncssh.SSHClient):
@@ -90,7 +93,7 @@ async def _connect_by(
         client = _Client(await key_pairs(target, stack))
         try:
             async with asyncio.timeout(limits.connect_timeout_s):
-                return await asyncssh.connect(
+                connection = await asyncssh.connect(
                     target.host,
                     target.port,
                     client_factory=lambda: client,
@@ -99,8 +102,25 @@ async def _connect_by(
                     **algorithm_options(target, trust),
                     **_fixed_options(target, limits),
                 )
+                _send_no_fillers(connection)
+                return connection
         except (OSError, ValueError, asyncssh.Error) as error:
             raise _explain_error(error, target, trust, client, limits) from error
+
+
+def _send_no_fillers(connection: asyncssh.SSHClientConnection) -> None:
+    """asyncssh precedes each packet with an empty one, which hides the chaining of CBC's initial
+    vectors. Ciphers that authenticate have none, and large uploads are a third cheaper without.
+    """
+    if not str(connection.get_extra_info("send_cipher")).startswith(AUTHENTICATING):
+        return
+    send = connection.send_packet
+
+    def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
+        if pkttype != MSG_IGNORE:
+            send(pkttype, *args, handler=handler)
+
+    connection.send_packet = send_packet  # type: ignore[method-assign]
 
 
 def _fixed_options(target: Target, limits: ConnectLimits) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.adapters.transport.kept_time import kept_seconds
+from orchestrator.adapters.transport.multiplex.multiplex_link import MultiplexLink, NoMaster
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.jump_hosts import Way, read_way
 from orchestrator.adapters.transport.openssh.kept_sockets import (
@@ -23,9 +25,7 @@ from orchestrator.adapters.transport.openssh.kept_sockets import (
     claim_socket,
     end_master,
     is_answered,
-    kept_seconds,
 )
-from orchestrator.adapters.transport.openssh.multiplex_link import MultiplexLink, NoMaster
 from orchestrator.adapters.transport.openssh.ssh_program import run_ssh
 from orchestrator.adapters.transport.transport import ConnectLimits
 from orchestrator.core.model.inventory import SshEndpoint

@@ -7,28 +7,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.adapters.store.atomic_files import make_private_dir
-from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.private_sockets import sockets_folder
+from orchestrator.adapters.transport.multiplex.multiplex_messages import Mux, mux_hello, mux_request
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.jump_hosts import Way
-from orchestrator.adapters.transport.openssh.multiplex_messages import Mux, mux_hello, mux_request
 from orchestrator.adapters.transport.openssh.ssh_settings import SshSettings
-from orchestrator.core.base.errors import UsageError
 from orchestrator.core.model.inventory import SshEndpoint
 
-KEEP_VARIABLE = "ORCHESTRATE_KEEP_CONNECTIONS"
-KEEP_S = 600
-MAX_KEEP_S = 86_400
 MOST_AT_ONCE = 64  # connections to one node, of commands that run at the same time
-# Linux and macOS limit a socket's path to 104 bytes; ssh adds 17 while it makes one, and the name
-# of ours has 15.
-MAX_FOLDER_BYTES = 70
 MAX_NOTE_BYTES = 4096
 ANSWER_S = 1.0
 
@@ -49,37 +42,6 @@ class ClaimedSocket(NamedTuple):
 
     path: Path
     lock: int
-
-
-def kept_seconds(environ: Mapping[str, str]) -> int:
-    """How long a connection stays that nobody uses; 0: it ends with the command.
-
-    Raises ``UsageError`` for a variable that holds no such number.
-    """
-    text = environ.get(KEEP_VARIABLE, "").strip() or str(KEEP_S)
-    if not text.isdecimal() or int(text) > MAX_KEEP_S:
-        raise UsageError(
-            f"{KEEP_VARIABLE} is {text!r}",
-            id="OR-SSH-015",
-            why=f"it is a whole number of seconds, at most {MAX_KEEP_S}; 0 keeps no connection",
-            remedy=f"unset it to keep connections for {KEEP_S} s",
-        )
-    return int(text)
-
-
-def sockets_folder(environ: Mapping[str, str]) -> Path:
-    """Where the sockets are, made if need be. Raises ``UsageError`` if others could open it."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(runtime, "orchestrate")] if runtime and Path(runtime).is_dir() else []
-    places.append(Layout.from_environment(environ).home / "ssh")
-    short = (place for place in places if len(os.fsencode(place)) <= MAX_FOLDER_BYTES)
-    return make_private_dir(next(short, None) or _folder_for_long_homes())
-
-
-def _folder_for_long_homes() -> Path:
-    import tempfile  # most have no need of it
-
-    return Path(tempfile.gettempdir(), f"orchestrate-{os.geteuid()}")
 
 
 def claim_socket(way: Way, environ: Mapping[str, str]) -> ClaimedSocket:
@@ -112,9 +74,14 @@ def _write_note(lock: int, note: bytes) -> None:
 
 def kept_connections(environ: Mapping[str, str]) -> list[KeptConnection]:
     """Those that answer, oldest first. Raises ``UsageError`` if others could open the folder."""
-    found = [path for path in sockets_folder(environ).iterdir() if path.is_socket()]
+    found = [path for path in sockets_folder(environ).iterdir() if _is_ours(path)]
     kept = (_look_at(path) for path in found if is_answered(path))
     return sorted(filter(None, kept), key=lambda each: each.since)
+
+
+def _is_ours(path: Path) -> bool:
+    """A socket as ``claim_socket`` names it: others of this user lie beside it."""
+    return re.fullmatch(r"[0-9a-f]{12}-\d+", path.name) is not None and path.is_socket()
 
 
 def is_answered(path: Path) -> bool:

@@ -48,15 +48,19 @@ def exec_(
     Exits with the highest code of all nodes; with 124 if CMD ran out of its time on a node, and
     with 4 if a node could not be reached or its login shell ended with 0 before CMD ran.
     """
+    from orchestrator.adapters.transport.broker.find_broker import expect_connections
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.command import Command
     from orchestrator.core.base.errors import UsageError
-    from orchestrator.engine.oneshot.fanout import FanOut
-    from orchestrator.engine.oneshot.interruptible import run_interruptibly
 
     if prefix and as_json:
         raise UsageError("--prefix and --json do not go together", id="exec.output")
     selected = load_cluster(cluster, nodes)
+    expect_connections(selected.workers)
+    # Imported while the broker imports, too.
+    from orchestrator.engine.oneshot.fanout import FanOut
+    from orchestrator.engine.oneshot.interruptible import run_interruptibly
+
     try:
         command = Command(argv=words)
     except ValueError as error:

@@ -53,6 +53,7 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
     )
     load_test = _load_test(request)
     pods = pods_planned(request)
+    connections = _connections(request)
     if as_json:
         promise = unattended_text(made.budgets)
         record = {
@@ -62,11 +63,26 @@ def plan(words: tuple[str, ...], offline: bool, as_json: bool, **given: Any) -> 
             "load_test": list(load_test),
             "prediction": to_json(prediction),
             "pods": pods,
+            "connections": connections,
         }
         print_json("plan", record)
     else:
-        click.echo("\n".join(plan_lines(made, travel, load_test, prediction, pods)))
+        lines = plan_lines(made, travel, load_test, prediction, pods, connections=connections)
+        click.echo("\n".join(lines))
     return 0
+
+
+def _connections(request: RunRequest) -> str:
+    """Which stay after the run, and for how long."""
+    import os
+
+    from orchestrator.adapters.transport.kept_time import kept_seconds
+    from orchestrator.core.model.inventory import TransportKind
+    from orchestrator.view.tables.plan_text import kept_text
+
+    keeping = {TransportKind.ASYNCSSH, TransportKind.OPENSSH, TransportKind.AUTO}
+    nodes = sum(node.transport in keeping for node in request.cluster.workers)
+    return kept_text(nodes, kept_seconds(os.environ))
 
 
 def _load_test(request: RunRequest) -> tuple[str, ...]:

@@ -121,11 +121,13 @@ def _load_run(
     from pathlib import Path
 
     from orchestrator.adapters.sync.git_head import head_commit
+    from orchestrator.adapters.transport.broker.find_broker import expect_connections
     from orchestrator.cli.load_request import load_request, require_load_generator, take_code
     from orchestrator.view.terminal.text import brief_text
 
     request = load_request(options, words, run_id=run_id)
     require_load_generator(request)
+    expect_connections(request.cluster.workers)
     snapshot = take_code(layout, request.job)
     for warning in snapshot.warnings:
         click.echo(f"warning: {brief_text(warning, 300)}", err=True)

@@ -38,6 +38,7 @@ def sync(
     Shows what travelled to each node, and what was left out by which rule. Exits with 4 if a node
     does not hold all of it.
     """
+    from orchestrator.adapters.transport.broker.find_broker import expect_connections
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.core.base.errors import ExitCode
     from orchestrator.core.model.plan import Budgets
@@ -49,6 +50,8 @@ def sync(
     workers: Sequence[NodeSpec] = ()
     if cluster is not None:
         workers = load_cluster(cluster, nodes).workers
+    if not dry_run:
+        expect_connections(workers)
     snapshot = _take_snapshot(workdir)
     if dry_run:
         _show_dry(snapshot, workers, as_json=as_json)

@@ -1,11 +1,12 @@
-"""``orchestrate connections``: what ``transport: openssh`` holds for the next command."""
+"""``orchestrate connections``: what is held for the next command."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -15,7 +16,6 @@ from orchestrator.core.base.errors import ExitCode, UsageError
 from orchestrator.parsing.replies.display_text import clean_line
 
 if TYPE_CHECKING:
-    from orchestrator.adapters.transport.openssh.kept_sockets import KeptConnection
     from orchestrator.core.model.inventory import NodeSpec
 
 
@@ -24,42 +24,76 @@ def connections() -> None:
     """List, open and close the connections that stay."""
 
 
+class _Kept(NamedTuple):
+    """One that a broker or an ``ssh`` holds. ``since``: wall clock, in seconds."""
+
+    name: str
+    words: str
+    since: float
+    in_use: bool
+
+
 @connections.command("list")
 @json_option
 def list_connections(as_json: bool) -> None:
     """List the connections that are held for a next command."""
-    from orchestrator.adapters.transport.openssh.kept_sockets import kept_connections
-
-    kept = kept_connections(os.environ)
+    kept = sorted([*_of_brokers(), *_of_ssh().values()], key=lambda each: each.since)
     if as_json:
         for each in kept:
             print_json("connection", _record_of(each))
     elif kept:
         print_table(("name", "ssh", "held for", "use"), [_cells_of(each) for each in kept])
     else:
-        print("no connection is held; nodes with 'transport: openssh' keep theirs")
+        print("no connection is held")
+
+
+def _of_brokers() -> list[_Kept]:
+    from orchestrator.adapters.transport.broker.look import broker_connections
+
+    return [_Kept(*each[1:]) for each in broker_connections(os.environ)]
+
+
+def _of_ssh() -> dict[Path, _Kept]:
+    from orchestrator.adapters.transport.openssh.kept_sockets import kept_connections
+
+    return {
+        each.path: _Kept(each.path.name, each.words, each.since, each.in_use)
+        for each in kept_connections(os.environ)
+    }
 
 
 @connections.command("close")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @json_option
 def close_connections(names: Sequence[str], as_json: bool) -> None:
-    """Close the connections called NAME, or all that no command uses."""
-    from orchestrator.adapters.transport.openssh.kept_sockets import end_master, kept_connections
+    """Close the connections called NAME, or all that no command uses.
 
-    kept = {each.path.name: each for each in kept_connections(os.environ)}
-    if unknown := [name for name in names if name not in kept]:
+    One in use that is named ends with its command; the connection of an ssh ends at once. With all
+    of them ends the process that begins commands sooner.
+    """
+    from orchestrator.adapters.transport.broker.look import close_broker_connections
+    from orchestrator.adapters.transport.openssh.kept_sockets import end_master
+    from orchestrator.adapters.warm.end import end_warm_processes
+
+    of_brokers, of_ssh = _of_brokers(), _of_ssh()
+    known = {each.name for each in (*of_brokers, *of_ssh.values())}
+    if unknown := [name for name in names if name not in known]:
         raise UsageError(
             f"no connection is called {unknown[0]!r}",
             id="connections.unknown",
             remedy="see orchestrate connections list",
         )
-    chosen = names or [name for name, each in kept.items() if not each.in_use]
-    closed = [name for name in chosen if end_master(kept[name].path)]
+    chosen = [p for p, kept in of_ssh.items() if (kept.name in names if names else not kept.in_use)]
+    closed = close_broker_connections(names or None, os.environ)
+    closed += [path.name for path in chosen if end_master(path)]
+    ended = 0 if names else end_warm_processes(os.environb)
     if as_json:
-        print_json("result", {"closed": closed})
+        print_json("result", {"closed": closed, "warm_processes_ended": ended})
         return
-    print(f"closed {len(closed)} of {len(kept)} connections")
+    also = "; the warm process ended" if ended else ""
+    print(f"closed {len(closed)} of {len(known)} connections{also}")
+    if later := [each for each in of_brokers if each.name in names and each.name not in closed]:
+        print(f"{len(later)} in use: closed when their commands end")
 
 
 @connections.command("open")
@@ -76,9 +110,10 @@ def open_connections(cluster: str, nodes: str) -> None:
     reached = [node for node in selected if node.transport is TransportKind.OPENSSH]
     if not reached:
         raise UsageError(
-            "no node has a connection that stays",
+            "no node logs in by your own ssh",
             id="connections.none",
-            why="only those with 'transport: openssh' do",
+            why="only those with 'transport: openssh' may ask for something; the connections of "
+            "the others stay after their first command",
             remedy=f"set it in the inventory of {cluster}",
         )
     failed = [node.name for node in reached if not _log_in(node)]
@@ -95,15 +130,15 @@ def _log_in(node: NodeSpec) -> bool:
     return log_in(node.ssh, lambda: print(command, flush=True))
 
 
-def _record_of(kept: KeptConnection) -> dict[str, object]:
-    record = {"name": kept.path.name, "ssh": kept.words, "in_use": kept.in_use}
+def _record_of(kept: _Kept) -> dict[str, object]:
+    record = {"name": kept.name, "ssh": kept.words, "in_use": kept.in_use}
     return {**record, "held_s": _held_s(kept)}
 
 
-def _cells_of(kept: KeptConnection) -> tuple[str, ...]:
+def _cells_of(kept: _Kept) -> tuple[str, ...]:
     use = "in use" if kept.in_use else "idle"
-    return kept.path.name, clean_line(kept.words), f"{_held_s(kept):.0f} s", use
+    return kept.name, clean_line(kept.words), f"{_held_s(kept):.0f} s", use
 
 
-def _held_s(kept: KeptConnection) -> float:
+def _held_s(kept: _Kept) -> float:
     return max(0.0, time.time() - kept.since)

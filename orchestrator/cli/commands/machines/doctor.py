@@ -65,6 +65,7 @@ def doctor(
     Exits with 0 when no check failed, with 4 when one did (with --strict also when one could not
     be measured). The status is healthy, unproven (something was not measured) or unfit.
     """
+    from orchestrator.adapters.transport.broker.find_broker import expect_connections
     from orchestrator.cli.load_cluster import load_cluster
     from orchestrator.cli.node_queries import look_at_links, take_survey
     from orchestrator.core.base.errors import ExitCode
@@ -72,6 +73,7 @@ def doctor(
     from orchestrator.core.doctor.checkup import run_checks
 
     selected = load_cluster(cluster, nodes)
+    expect_connections(selected.workers)
 
     def look() -> list[Surveyed]:
         return take_survey(

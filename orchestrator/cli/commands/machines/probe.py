@@ -45,11 +45,14 @@ def probe(
     Needs no rights on the nodes; what could not be seen is said at the end, and shown as "?".
     Exits with 4 if a node could not be asked.
     """
+    from orchestrator.adapters.transport.broker.find_broker import expect_connections
     from orchestrator.cli.load_cluster import load_cluster
-    from orchestrator.cli.node_queries import take_survey
     from orchestrator.core.base.errors import ExitCode
 
     selected = load_cluster(cluster, nodes)
+    expect_connections(selected.workers)
+    from orchestrator.cli.node_queries import take_survey  # while the broker imports, too
+
     answers = take_survey(
         selected,
         connect_timeout=connect_timeout,

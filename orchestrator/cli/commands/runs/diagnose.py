@@ -62,7 +62,8 @@ def _gather_targets(targets: tuple[str, ...], gathering: Gathering) -> RunFolder
 
 
 def _judge_logs(gathering: Gathering) -> Findings:
-    from orchestrator.core.diagnosis.first_cause import find_first_cause, telling_lines
+    from orchestrator.core.diagnosis.first_cause import find_first_cause
+    from orchestrator.core.diagnosis.verdict import telling_lines
 
     return find_first_cause(
         gathering.clues,

@@ -21,7 +21,7 @@ from orchestrator.node_agent.base.bootstrap import (
     resolve_workdir,
 )
 from orchestrator.node_agent.base.login import expand_path
-from orchestrator.node_agent.stage0 import expand_workdir, find_agent
+from orchestrator.node_agent.stage0 import expand_workdir, find_agent, whole_mark
 from tests.contracts.agent.attempts import everything_below
 from tests.time_limits import scaled
 
@@ -215,12 +215,44 @@ def agent_in(workdir: Path) -> Path:
     agent.mkdir(parents=True, mode=0o700)
     for folder in (workdir / "node", agent.parent):
         folder.chmod(0o700)
+    Path(whole_mark(str(agent))).touch()
     return agent
 
 
 def test_the_first_look_finds_an_agent_that_nobody_else_can_touch(tmp_path: Path) -> None:
     agent = agent_in(tmp_path / "work")
     assert find_agent(str(tmp_path / "work"), DIGEST) == (str(tmp_path / "work"), str(agent))
+    Path(whole_mark(str(agent))).unlink()
+    assert find_agent(str(tmp_path / "work"), DIGEST) is None, "it is from before a power cut"
+
+
+def files_of(agent: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in (agent / "orchestrator").rglob("*.py")}
+
+
+def cut_power_while_it_was_written(agent: Path) -> None:
+    """Files of the last boot may be empty, or missing."""
+    Path(whole_mark(str(agent))).unlink()
+    (agent / "orchestrator/node_agent/main.py").write_bytes(b"")
+    (agent / "orchestrator/node_agent/stage0.py").unlink()
+
+
+@pytest.mark.processes
+async def test_what_a_power_cut_left_of_an_agent_is_made_whole(
+    workdir: Path, spec: NodeSpec
+) -> None:
+    """Others may read the whole ones meanwhile: they stay."""
+    await open_at(workdir, spec)
+    (agent,) = (workdir / "node" / "agents").iterdir()
+    whole, sound = files_of(agent), agent / "orchestrator/node_agent/operations.py"
+    kept = sound.stat().st_ino
+    cut_power_while_it_was_written(agent)
+
+    await open_at(workdir, spec)
+
+    assert files_of(agent) == whole
+    assert sound.stat().st_ino == kept
+    assert Path(whole_mark(str(agent))) in agent.iterdir()
 
 
 @pytest.mark.parametrize("odd", ["node", "node/agents", f"node/agents/{DIGEST[:16]}"])

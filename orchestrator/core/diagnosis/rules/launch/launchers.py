@@ -53,9 +53,9 @@ RULES = (
         signs=(
             sign("closing signal SIGTERM"),
             # torchrun itself was signalled: that a rank failed would not do that.
-            sign("death signal, shutting down workers", why=_OUTSIDE),
+            sign("death signal, shutting down workers", r"Received (?!2 )", why=_OUTSIDE),
             sign("ChildFailedError"),
-            sign("SignalException: Process", why=_OUTSIDE),
+            sign("SignalException: Process", r"Process (?!\d{1,9} got signal: 2$)", why=_OUTSIDE),
             sign("srun: Job step aborted"),
             sign("srun: Terminating "),
             sign("STEP ", r"\*\*\* STEP \S{1,40} ON \S{1,120} CANCELLED AT \S{1,40} \*\*\*"),
@@ -125,7 +125,7 @@ RULES = (
         id="SH-CRLF-001",
         title="A script has Windows line ends",
         domain=Domain.LAUNCH,
-        cause="a script on {who} ends its lines with CR LF, which the shell takes for part of a "
+        cause="a script on {where} ends its lines with CR LF, which the shell takes for part of a "
         "name ({detail})",
         remedy="sed -i 's/\\r$//' SCRIPT; git config core.autocrlf input",
         confidence=Confidence.CERTAIN,
@@ -154,7 +154,7 @@ RULES = (
         id="LAUNCH-HOSTS-001",
         title="The hostfile cannot be read",
         domain=Domain.LAUNCH,
-        cause="the launcher on {who} does not understand its hostfile ({detail})",
+        cause="the launcher on {where} does not understand its hostfile ({detail})",
         remedy="one host a line: NAME slots=N (DeepSpeed, Open MPI), NAME:N (MPICH)",
         confidence=Confidence.CERTAIN,
         weight=78,
@@ -173,7 +173,7 @@ RULES = (
         id="SH-SYNTAX-001",
         title="The shell does not understand the script",
         domain=Domain.PROGRAM,
-        cause="the shell on {who} stopped in the script: {detail}",
+        cause="the shell on {where} stopped in the script: {detail}",
         remedy="the line that it names; bash instead of sh for scripts with arrays, [[ ]], source "
         "or pipefail",
         confidence=Confidence.CERTAIN,

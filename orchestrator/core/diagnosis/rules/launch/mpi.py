@@ -44,8 +44,8 @@ RULES = (
         id="LAUNCH-MPI-002",
         title="mpirun could not start or keep its daemon on a node",
         domain=Domain.LAUNCH,
-        cause="mpirun on {who} could not start its daemon on another node, or lost it ({detail}); "
-        "the line does not say which node or why",
+        cause="mpirun on {where} could not start its daemon on another node, or lost it "
+        "({detail}); the line does not say which node or why",
         remedy="ssh HOST orted --version from the first node; the same Open MPI at the same path "
         "everywhere (mpirun --prefix), and all TCP ports open between the nodes",
         role=LogRole.VAGUE,
@@ -84,7 +84,7 @@ RULES = (
         id="LAUNCH-MPI-006",
         title="Open MPI finds no usable transport",
         domain=Domain.LAUNCH,
-        cause="Open MPI on {who} could load no component of its framework {name}: a library of "
+        cause="Open MPI on {where} could load no component of its framework {name}: a library of "
         "the transport is missing, or the device that was asked for is not there",
         remedy="ucx_info -d and ompi_info on that node; --mca pml ob1 --mca btl tcp,self runs "
         "without UCX",
@@ -109,7 +109,7 @@ RULES = (
         id="LAUNCH-MPI-007",
         title="A call of MPI failed",
         domain=Domain.FABRIC,
-        cause="a call of MPI failed on {who} ({detail}), and the line does not say why",
+        cause="a call of MPI failed on {where} ({detail}), and the line does not say why",
         remedy="the lines of UCX or of a transport above it; mpirun --mca pml_base_verbose 10",
         role=LogRole.VAGUE,
         advice=Advice.RETRY,
@@ -154,7 +154,7 @@ RULES = (
         id="LAUNCH-MPI-004",
         title="mpirun refuses to run as root",
         domain=Domain.LAUNCH,
-        cause="mpirun on {who} refuses to run as root",
+        cause="mpirun on {where} refuses to run as root",
         remedy="another user; in a container --allow-run-as-root",
         confidence=Confidence.CERTAIN,
         weight=86,

@@ -119,7 +119,7 @@ RULES = (
         id="RAY-STORE-001",
         title="Ray's object store is full",
         domain=Domain.HOST,
-        cause="the object store of Ray on {who} is full ({detail})",
+        cause="the object store of Ray on {where} is full ({detail})",
         remedy="ray memory shows who holds objects; fewer or smaller objects, more "
         "--object-store-memory, and a /dev/shm as large (docker --shm-size)",
         confidence=Confidence.CERTAIN,
@@ -136,7 +136,7 @@ RULES = (
         id="RAY-SHM-001",
         title="Ray uses the disk instead of shared memory",
         domain=Domain.HOST,
-        cause="Ray's object store on {who} lies on the disk: /dev/shm is too small ({detail})",
+        cause="Ray's object store on {where} lies on the disk: /dev/shm is too small ({detail})",
         remedy="docker --shm-size, at least 30 % of the memory",
         role=LogRole.SLOW,
         advice=Advice.GO_ON,
@@ -181,7 +181,7 @@ RULES = (
         id="RAY-WORKER-001",
         title="Ray's workers end at their start",
         domain=Domain.LAUNCH,
-        cause="worker processes of Ray on {who} ended before they could register",
+        cause="worker processes of Ray on {where} ended before they could register",
         remedy="python-core-worker-*.log and worker-*.err in the session folder of that node; as a "
         "rule a package that does not import, or no memory or threads left",
         role=LogRole.FAILURE,
@@ -197,7 +197,7 @@ RULES = (
         id="RAY-AGENT-001",
         title="Ray has no agent that accepts jobs",
         domain=Domain.LAUNCH,
-        cause="Ray on {who} has no agent that could accept the job: it ended, or ray[default] is "
+        cause="Ray on {where} has no agent that could accept the job: it ended, or ray[default] is "
         "not installed on the nodes",
         remedy="pip install 'ray[default]' on every node, then dashboard_agent.log in the session "
         "folder",
@@ -210,7 +210,7 @@ RULES = (
         id="RAY-ENV-001",
         title="Ray could not set up the runtime environment",
         domain=Domain.LAUNCH,
-        cause="Ray on {who} could not set up the job's runtime environment ({detail})",
+        cause="Ray on {where} could not set up the job's runtime environment ({detail})",
         remedy="runtime_env_setup-*.log in the session folder of that node holds the failed "
         "command, as a rule pip without a network or a path that exists on one node alone",
         confidence=Confidence.CERTAIN,

@@ -18,7 +18,7 @@ RULES = (
         id="LAUNCH-SLURM-001",
         title="Slurm started no task",
         domain=Domain.LAUNCH,
-        cause="Slurm started no task on {who}: {detail}; no rank ran there",
+        cause="Slurm started no task on {where}: {detail}; no rank ran there",
         remedy="sbatch and srun must agree on CPUs, GPUs and memory per task (--cpus-per-task is "
         "not inherited by srun); scontrol show job JOB",
         advice=Advice.RETRY,
@@ -92,7 +92,7 @@ RULES = (
         id="LAUNCH-SLURM-003",
         title="A job step waits for resources",
         domain=Domain.LAUNCH,
-        cause="the job step waits on {who}: another step of the same job holds what it needs",
+        cause="the job step waits on {where}: another step of the same job holds what it needs",
         remedy="srun --overlap or --exact, or less per step; scontrol show step JOB",
         role=LogRole.CONDITION,
         advice=Advice.RETRY,
@@ -107,7 +107,7 @@ RULES = (
         id="LAUNCH-MUNGE-001",
         title="Slurm's nodes do not trust each other",
         domain=Domain.HOST,
-        cause="Munge on {who} refused a message of Slurm ({detail}): {reason}",
+        cause="Munge on {where} refused a message of Slurm ({detail}): {reason}",
         remedy="chronyc tracking on every node; the same /etc/munge/munge.key everywhere: munge "
         "-n | "
         "ssh NODE unmunge",
@@ -131,7 +131,7 @@ RULES = (
         id="LAUNCH-TIME-001",
         title="The job's time was up",
         domain=Domain.LAUNCH,
-        cause="the scheduler ended the job on {who}: its time limit was reached",
+        cause="the scheduler ended the job on {where}: its time limit was reached",
         remedy="sbatch --time, or checkpoints and orchestrate resume",
         confidence=Confidence.CERTAIN,
         weight=80,
@@ -147,7 +147,7 @@ RULES = (
         id="LAUNCH-PREEMPT-001",
         title="The job was preempted or cancelled",
         domain=Domain.LAUNCH,
-        cause="the scheduler ended the job on {who}: {reason}",
+        cause="the scheduler ended the job on {where}: {reason}",
         remedy="checkpoints and orchestrate resume; a partition or priority without preemption",
         advice=Advice.RETRY,
         confidence=Confidence.CERTAIN,
@@ -199,7 +199,7 @@ RULES = (
         id="LAUNCH-PMI-001",
         title="Slurm and MPI have no common process manager",
         domain=Domain.LAUNCH,
-        cause="the MPI library on {who} cannot talk to the srun that started it ({detail})",
+        cause="the MPI library on {where} cannot talk to the srun that started it ({detail})",
         remedy="srun --mpi=list shows what Slurm offers; srun --mpi=pmix with an Open MPI built "
         "with PMIx, or mpirun inside the allocation",
         confidence=Confidence.CERTAIN,

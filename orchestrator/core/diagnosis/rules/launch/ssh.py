@@ -21,7 +21,7 @@ RULES = (
         id="SSH-CONN-001",
         title="SSH connection refused",
         domain=Domain.LAUNCH,
-        cause="the launch failed: nothing accepts SSH connections on {who}, port {port}",
+        cause="the launch failed: nothing accepts SSH connections on {where}, port {port}",
         remedy="start sshd there, or give the right port (Port in ~/.ssh/config); "
         "orchestrate doctor -C CLUSTER checks every node",
         advice=Advice.EXCLUDE_NODE,
@@ -42,7 +42,7 @@ RULES = (
         id="SSH-CONN-002",
         title="SSH host does not answer",
         domain=Domain.LAUNCH,
-        cause="the launch failed: {who} does not answer on its SSH port ({detail})",
+        cause="the launch failed: {where} does not answer on its SSH port ({detail})",
         remedy="ping and ip route get HOST from the launching node; a firewall drops the packets, "
         "or the node is down",
         advice=Advice.EXCLUDE_NODE,
@@ -66,7 +66,7 @@ RULES = (
         id="SSH-CONN-003",
         title="SSH connection closed before login",
         domain=Domain.LAUNCH,
-        cause="the launch failed: the SSH server that {who} dialled closed the connection before "
+        cause="the launch failed: the SSH server that {where} dialled closed the connection before "
         "the login ({detail})",
         remedy="MaxStartups in sshd_config when many start at once, fail2ban or hosts.deny, a full "
         "disk or an ended sshd on that node",
@@ -93,7 +93,7 @@ RULES = (
         id="SSH-NAME-001",
         title="SSH host name does not resolve",
         domain=Domain.LAUNCH,
-        cause="the launch failed: the name {who} does not resolve on the launching node",
+        cause="the launch failed: the name {where} does not resolve on the launching node",
         remedy="add the name to DNS or /etc/hosts, or use an address (HostName in ~/.ssh/config)",
         confidence=Confidence.CERTAIN,
         weight=90,
@@ -107,7 +107,7 @@ RULES = (
         id="SSH-AUTH-001",
         title="SSH login refused",
         domain=Domain.LAUNCH,
-        cause="the launch failed: {who} accepted none of the offered SSH keys ({detail})",
+        cause="the launch failed: {where} accepted none of the offered SSH keys ({detail})",
         remedy="ssh-copy-id USER@HOST for the account that launches; the key must work without a "
         "passphrase or be in an agent: ssh -o BatchMode=yes HOST true",
         confidence=Confidence.CERTAIN,
@@ -142,7 +142,7 @@ RULES = (
         id="SSH-KEY-001",
         title="SSH host key not trusted",
         domain=Domain.LAUNCH,
-        cause="the launch failed: the SSH host key of {who} is unknown or has changed",
+        cause="the launch failed: the SSH host key of {where} is unknown or has changed",
         remedy="compare the fingerprint on that node's console, then ssh-keyscan -H HOST >> "
         "~/.ssh/known_hosts (ssh-keygen -R HOST removes an old one)",
         confidence=Confidence.CERTAIN,
@@ -153,6 +153,9 @@ RULES = (
                 rf"No \w{{1,20}} host key is known for {_HOST} and you have requested strict",
             ),
             sign("Host key verification failed", _OF + "Host key verification failed"),
+            sign(
+                "Host key for", r"Host key for (?P<target>[\w.:-]{1,120}) has changed and you have"
+            ),
             sign("REMOTE HOST IDENTIFICATION HAS CHANGED"),
         ),
         references=("OpenSSH",),
@@ -161,7 +164,7 @@ RULES = (
         id="SSH-ALGO-001",
         title="No common SSH algorithm",
         domain=Domain.LAUNCH,
-        cause="the launch failed: no common SSH algorithm with {who} ({detail})",
+        cause="the launch failed: no common SSH algorithm with {where} ({detail})",
         remedy="allow the offered one for this host in ~/.ssh/config (HostKeyAlgorithms, "
         "KexAlgorithms), or update the server",
         confidence=Confidence.CERTAIN,
@@ -179,7 +182,7 @@ RULES = (
         id="SSH-FILE-001",
         title="SSH refuses its own files",
         domain=Domain.LAUNCH,
-        cause="ssh on {who} refuses a key or its configuration ({detail})",
+        cause="ssh on {where} refuses a key or its configuration ({detail})",
         remedy="chmod 600 for keys and ~/.ssh/config, owned by the account that runs ssh",
         confidence=Confidence.CERTAIN,
         weight=91,
@@ -203,7 +206,7 @@ RULES = (
         id="SSH-LOST-001",
         title="SSH connection lost",
         domain=Domain.FABRIC,
-        cause="the SSH connection to {who} was lost",
+        cause="the SSH connection to {where} was lost",
         remedy="see whether the node is up; ServerAliveInterval keeps idle connections open; "
         "orchestrate run keeps ranks alive without one",
         role=LogRole.VAGUE,
@@ -222,7 +225,7 @@ RULES = (
         id="SSH-HOST-001",
         title="A host of the hostfile cannot be reached over SSH",
         domain=Domain.LAUNCH,
-        cause="the launcher cannot log in to {who} over SSH without a password",
+        cause="the launcher cannot log in to {where} over SSH without a password",
         remedy="ssh HOST true from the launching node shows the reason; one node alone needs no "
         "hostfile",
         confidence=Confidence.CERTAIN,
@@ -241,7 +244,7 @@ RULES = (
         id="SSH-RCMD-001",
         title="pdsh uses rsh instead of SSH",
         domain=Domain.LAUNCH,
-        cause="pdsh tried rsh, which {who} does not offer ({detail})",
+        cause="pdsh tried rsh, which {where} does not offer ({detail})",
         remedy="--env PDSH_RCMD_TYPE=ssh, or pdsh -R ssh",
         confidence=Confidence.CERTAIN,
         weight=92,

@@ -20,7 +20,7 @@ RULES = (
         id="CONT-GPU-001",
         title="The container gets no GPU",
         domain=Domain.LAUNCH,
-        cause="the container engine on {who} cannot pass GPUs on ({detail})",
+        cause="the container engine on {where} cannot pass GPUs on ({detail})",
         remedy="install nvidia-container-toolkit, nvidia-ctk runtime configure --runtime=docker, "
         "restart the engine; docker run --gpus all IMAGE nvidia-smi",
         advice=Advice.EXCLUDE_NODE,
@@ -126,7 +126,7 @@ RULES = (
         id="K8S-EVICT-001",
         title="The pod was evicted",
         domain=Domain.HOST,
-        cause="Kubernetes evicted the pod on {who}: the node ran low on {resource}",
+        cause="Kubernetes evicted the pod on {where}: the node ran low on {resource}",
         remedy="requests and limits that hold (ephemeral-storage, memory); checkpoints on a volume",
         advice=Advice.RETRY,
         confidence=Confidence.CERTAIN,
@@ -145,10 +145,27 @@ RULES = (
         references=("Kubernetes",),
     ),
     Rule(
+        id="K8S-PROBE-001",
+        title="A liveness probe ended the container",
+        domain=Domain.LAUNCH,
+        cause="Kubernetes restarts container {container}: it did not answer its liveness probe",
+        remedy="a startup probe or a longer initialDelaySeconds, so that the model has time to load",
+        confidence=Confidence.CERTAIN,
+        weight=80,
+        signs=(
+            sign(
+                "failed liveness probe",
+                r"Container (?P<container>[\w.-]{1,63}) failed liveness probe, will be restarted",
+            ),
+        ),
+        defaults={"container": "of the pod"},
+        references=("Kubernetes",),
+    ),
+    Rule(
         id="SYSD-EXEC-001",
         title="systemd cannot start the program",
         domain=Domain.LAUNCH,
-        cause="systemd on {who} could not start the program ({detail})",
+        cause="systemd on {where} could not start the program ({detail})",
         remedy="ExecStart must name an existing executable by its absolute path, WorkingDirectory "
         "an existing folder, User an account of this node",
         confidence=Confidence.CERTAIN,

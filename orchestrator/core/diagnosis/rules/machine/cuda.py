@@ -16,8 +16,8 @@ RULES = (
         id="CUDA-INIT-001",
         title="The fabric manager is not running",
         domain=Domain.HARDWARE,
-        cause="CUDA is not ready on {who} (error 802): the fabric manager is absent or stopped, or "
-        "its version is not the driver's",
+        cause="CUDA is not ready on {where} (error 802): the fabric manager is absent or "
+        "stopped, or its version is not the driver's",
         remedy="install nvidia-fabricmanager of exactly the driver's version, start it, and wait "
         "for 'Completed' under Fabric in nvidia-smi -q",
         advice=Advice.EXCLUDE_NODE,
@@ -38,7 +38,8 @@ RULES = (
         id="CUDA-FM-001",
         title="A fabric manager where there is no NVSwitch",
         domain=Domain.HOST,
-        cause="the fabric manager on {who} found no NVSwitch and ended; the node does not need it",
+        cause="the fabric manager on {where} found no NVSwitch and ended; the node does "
+        "not need it",
         remedy="systemctl disable --now nvidia-fabricmanager on this node",
         role=LogRole.SLOW,
         advice=Advice.GO_ON,
@@ -51,7 +52,7 @@ RULES = (
         id="CUDA-DRV-001",
         title="The driver is too old for this CUDA",
         domain=Domain.HOST,
-        cause="the driver on {who} is too old for the CUDA runtime (it supports CUDA {found})",
+        cause="the driver on {where} is too old for the CUDA runtime (it supports CUDA {found})",
         remedy="a newer driver, the cuda-compat package, or a torch wheel built for an older CUDA",
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
@@ -74,7 +75,7 @@ RULES = (
         id="CUDA-DRV-002",
         title="The driver was updated under its library",
         domain=Domain.HOST,
-        cause="the NVIDIA kernel module and library on {who} have different versions: the driver "
+        cause="the NVIDIA kernel module and library on {where} have different versions: the driver "
         "was updated without a reboot",
         remedy="reboot the node, or unload and load the nvidia modules while nothing uses the GPUs",
         advice=Advice.EXCLUDE_NODE,
@@ -93,7 +94,7 @@ RULES = (
         id="CUDA-DRV-003",
         title="This build does not support the GPU",
         domain=Domain.LAUNCH,
-        cause="the program on {who} holds no code for its GPU ({arch})",
+        cause="the program on {where} holds no code for its GPU ({arch})",
         remedy="a torch wheel built for that GPU (CUDA 12.8 or newer for Blackwell; on AMD the "
         "ROCm version that lists its gfx number)",
         confidence=Confidence.CERTAIN,
@@ -195,7 +196,7 @@ RULES = (
         id="CUDA-ECC-001",
         title="Uncorrectable memory error of a GPU",
         domain=Domain.HARDWARE,
-        cause="a GPU of {who} has an uncorrectable error in its memory",
+        cause="a GPU of {where} has an uncorrectable error in its memory",
         remedy="nvidia-smi -q -d ECC,ROW_REMAPPER; reset the GPU, and replace it if errors return",
         advice=Advice.EXCLUDE_NODE,
         confidence=Confidence.CERTAIN,
@@ -210,7 +211,7 @@ RULES = (
         id="CUDA-NVL-001",
         title="Uncorrectable NVLink error",
         domain=Domain.HARDWARE,
-        cause="an NVLink of {who} failed",
+        cause="an NVLink of {where} failed",
         remedy="nvidia-smi nvlink -e; reset all GPUs and the fabric manager, or reboot; replace on "
         "repeat",
         advice=Advice.EXCLUDE_NODE,
@@ -262,7 +263,7 @@ RULES = (
         id="CUDA-CPU-001",
         title="torch was built without CUDA",
         domain=Domain.LAUNCH,
-        cause="the {package} of {who} was built without CUDA",
+        cause="the {package} of {where} was built {how}",
         remedy="the wheel of PyTorch's index for the driver's CUDA, in the interpreter that runs "
         "the "
         "ranks: python -c 'import torch; print(torch.version.cuda)'",
@@ -276,8 +277,13 @@ RULES = (
             sign(
                 "NameError: name '", frames=r"site-packages/bitsandbytes/", package="bitsandbytes"
             ),
+            sign(
+                "onfigured CUDA binary not found at",
+                package="bitsandbytes",
+                how="for other versions of CUDA than torch's, and lacks a library for that one",
+            ),
         ),
-        defaults={"package": "torch"},
+        defaults={"package": "torch", "how": "without CUDA"},
         references=("pytorch",),
     ),
     Rule(

@@ -68,7 +68,7 @@ RULES = (
         id="HOST-INODE-001",
         title="The file system has no inodes left",
         domain=Domain.HOST,
-        cause="the file system {path} of {who} holds as many files as it can: its blocks may be "
+        cause="the file system {path} of {where} holds as many files as it can: its blocks may be "
         "free, "
         "its inodes are used up",
         remedy="df -i on the node; remove or pack small files (tar shards); orchestrate clean "
@@ -179,7 +179,8 @@ RULES = (
             sign("Too many open files", r"(?P<detail>Too many open files)"),
             sign(
                 "items of ancdata",
-                r"(?P<detail>received \d{1,4} items of ancdata)",
+                r"received \d{1,4} items of ancdata",
+                detail="too many open files: a descriptor could not be received",
                 confidence=Confidence.LIKELY,
             ),
             sign("pthread_create failed", r"(?P<detail>pthread_create failed)"),
@@ -201,8 +202,8 @@ RULES = (
     Rule(
         id="HOST-IO-001",
         title="The file system failed",
-        domain=Domain.HARDWARE,
-        cause="the file system of {who} failed ({detail}){path}",
+        domain=Domain.HOST,
+        cause="the file system of {where} failed ({detail}){path}",
         remedy="dmesg and mount on the node; an NFS or parallel file system needs to be mounted "
         "again",
         advice=Advice.EXCLUDE_NODE,

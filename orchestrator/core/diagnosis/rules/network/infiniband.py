@@ -179,7 +179,7 @@ RULES = (
         id="NCCL-IB-007",
         title="InfiniBand port went down",
         domain=Domain.FABRIC,
-        cause="an InfiniBand port of {who} ({hca}) reported: {event}",
+        cause="an InfiniBand port of {where} ({hca}) reported: {event}",
         remedy="ibstat and the switch's log for this port; exclude the node until the link is "
         "stable",
         advice=Advice.EXCLUDE_NODE,
@@ -205,7 +205,7 @@ RULES = (
         id="HOST-HCA-001",
         title="A network adapter died",
         domain=Domain.HARDWARE,
-        cause="the network adapter {hca} of {who} stopped working ({detail})",
+        cause="the network adapter {hca} of {where} stopped working ({detail})",
         remedy="dmesg -T and mlxfwreset or a power cycle of the node; update the adapter's "
         "firmware, replace it on repeat",
         advice=Advice.EXCLUDE_NODE,
@@ -234,7 +234,7 @@ RULES = (
         id="NCCL-IB-008",
         title="Harmless warning of libibverbs",
         domain=Domain.HOST,
-        cause="libibverbs on {who} mentions a driver for hardware that is not there",
+        cause="libibverbs on {where} mentions a driver for hardware that is not there",
         remedy="nothing; installing rdma-core's providers silences it",
         role=LogRole.HARMLESS,
         advice=Advice.GO_ON,
@@ -273,7 +273,7 @@ RULES = (
         id="NVSHMEM-001",
         title="NVSHMEM could not set up its transport",
         domain=Domain.FABRIC,
-        cause="NVSHMEM on {who} could not set up a path to other GPUs ({detail})",
+        cause="NVSHMEM on {where} could not set up a path to other GPUs ({detail})",
         remedy="IBGDA needs the driver option NVreg_EnableStreamMemOPs=1 (and PeerMappingOverride)"
         "; "
         "NVSHMEM_REMOTE_TRANSPORT=ibrc tries without; /dev/infiniband in the container",
@@ -291,7 +291,7 @@ RULES = (
         id="UCX-001",
         title="UCX reports an error",
         domain=Domain.FABRIC,
-        cause="UCX on {who} reports an error: {detail}",
+        cause="UCX on {where} reports an error: {detail}",
         remedy="UCX_TLS and UCX_NET_DEVICES must fit the node (ucx_info -d); UCX_TLS=tcp,self,sm "
         "tries without InfiniBand",
         role=LogRole.VAGUE,
@@ -306,7 +306,7 @@ RULES = (
         id="NCCL-OFI-001",
         title="The libfabric plugin of NCCL failed",
         domain=Domain.FABRIC,
-        cause="the OFI plugin of NCCL on {who} failed: {detail}",
+        cause="the OFI plugin of NCCL on {where} failed: {detail}",
         remedy="fi_info -p efa on the node; /dev/infiniband and the EFA packages in the container; "
         "FI_PROVIDER unset unless the cloud's own image sets it",
         advice=Advice.LOWER_RUNG,

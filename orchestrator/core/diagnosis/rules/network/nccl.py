@@ -21,7 +21,7 @@ RULES = (
         id="NCCL-SYS-001",
         title="NCCL failed in a system call",
         domain=Domain.HOST,
-        cause="a system call of NCCL failed on {who}: {detail}",
+        cause="a system call of NCCL failed on {where}: {detail}",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line names the call; a "
         "stale NCCL_GRAPH_FILE or NCCL_TOPO_FILE does this, too",
         role=LogRole.VAGUE,
@@ -44,7 +44,7 @@ RULES = (
         id="NCCL-SYS-002",
         title="NCCL's graph or topology file does not fit",
         domain=Domain.LAUNCH,
-        cause="NCCL on {who} could not use {path}, which NCCL_GRAPH_FILE or NCCL_TOPO_FILE names",
+        cause="NCCL on {where} could not use {path}, which NCCL_GRAPH_FILE or NCCL_TOPO_FILE names",
         remedy="unset NCCL_GRAPH_FILE and NCCL_TOPO_FILE unless the cloud's own image sets them",
         confidence=Confidence.CERTAIN,
         weight=75,
@@ -64,7 +64,7 @@ RULES = (
         id="NCCL-SYS-003",
         title="NCCL failed in a CUDA call",
         domain=Domain.HARDWARE,
-        cause="a CUDA call of NCCL failed on {who} ({error})",
+        cause="a CUDA call of NCCL failed on {where} ({error})",
         remedy="see the first CUDA error and the kernel's log (Xid) of this node; "
         "--env NCCL_DEBUG=INFO names the call",
         role=LogRole.VAGUE,
@@ -84,7 +84,7 @@ RULES = (
         id="NCCL-SYS-004",
         title="NCCL gave up",
         domain=Domain.LAUNCH,
-        cause="NCCL failed on {who} ({error}){why}",
+        cause="NCCL failed on {where} ({error}){why}",
         remedy="run again with --env NCCL_DEBUG=INFO: the first NCCL WARN line tells",
         role=LogRole.VAGUE,
         advice=Advice.RETRY,
@@ -189,7 +189,7 @@ RULES = (
         id="NCCL-NVLS-001",
         title="NVLink SHARP (multicast) does not work",
         domain=Domain.HARDWARE,
-        cause="NVLink multicast failed on {who} ({error}): the driver is older than this NCCL "
+        cause="NVLink multicast failed on {where} ({error}): the driver is older than this NCCL "
         "needs, the fabric manager was restarted without a reset of the GPUs, or "
         "/dev/nvidia-caps* is missing in the container",
         remedy="update the driver; reset the GPUs together with the fabric manager, or reboot; "
@@ -259,7 +259,7 @@ RULES = (
         id="NCCL-P2P-002",
         title="GPUs cannot reach each other directly",
         domain=Domain.HARDWARE,
-        cause="peer access between the GPUs of {who} is not supported: they are isolated by a "
+        cause="peer access between the GPUs of {where} is not supported: they are isolated by a "
         "container, a virtual machine or their place in the topology",
         remedy="nvidia-smi topo -m on the node; pass all GPUs of the machine through, or "
         "NCCL_P2P_DISABLE=1 at a cost in speed",

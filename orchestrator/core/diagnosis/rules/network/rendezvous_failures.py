@@ -52,7 +52,7 @@ RULES = (
         id="TORCH-RDZV-002",
         title="The rendezvous cannot be reached",
         domain=Domain.LAUNCH,
-        cause="torchrun on {who} could not talk to the rendezvous: its endpoint is not reachable "
+        cause="torchrun on {where} could not talk to the rendezvous: its endpoint is not reachable "
         "from here, or the node has several interfaces and took the wrong one",
         remedy="--rdzv-endpoint with an address that every node routes to, and --local-addr on "
         "nodes with several interfaces",
@@ -72,8 +72,8 @@ RULES = (
         id="TORCH-RDZV-003",
         title="The port is taken",
         domain=Domain.LAUNCH,
-        cause="the port {port} on {who} is in use already: by a run that was left behind, or by a "
-        "second one with the same default",
+        cause="the port {port} on {where} is in use already: by a run that was left "
+        "behind, or by a second one with the same default",
         remedy="another --master-port (orchestrate chooses a free one on the head); ss -ltnp shows "
         "who listens",
         advice=Advice.RETRY,
@@ -256,7 +256,7 @@ RULES = (
         id="TORCH-RDZV-010",
         title="Too few nodes joined the rendezvous",
         domain=Domain.LAUNCH,
-        cause="torchrun on {who} waited in vain for other nodes to join the rendezvous: one was "
+        cause="torchrun on {where} waited in vain for other nodes to join the rendezvous: one was "
         "not started, ended first, or cannot reach the endpoint",
         remedy="start torchrun on every node with the same --nnodes, --rdzv-id and --rdzv-endpoint",
         role=LogRole.VICTIM,

@@ -48,7 +48,7 @@ RULES = (
         id="NCCL-NET-002",
         title="An interface taken for the network that others cannot reach",
         domain=Domain.FABRIC,
-        cause="NCCL on {who} chose {interface} ({address}), which other nodes cannot reach",
+        cause="NCCL on {where} chose {interface} ({address}), which other nodes cannot reach",
         remedy="set NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the interface of: ip route get "
         "PEER, or NCCL_SOCKET_IFNAME=^docker,veth,br-,virbr,cni,lo",
         role=LogRole.CONDITION,
@@ -169,7 +169,7 @@ RULES = (
         id="GLOO-NET-002",
         title="Gloo found no way to its peers",
         domain=Domain.FABRIC,
-        cause="gloo on {who} could not connect to all ranks ({error})",
+        cause="gloo on {where} could not connect to all ranks ({error})",
         remedy="set GLOO_SOCKET_IFNAME on each node to the interface of: ip route get PEER; the "
         "host name must not resolve to 127.0.0.1 on nodes",
         advice=Advice.RETRY,
@@ -217,7 +217,7 @@ RULES = (
         id="GLOO-NET-004",
         title="Gloo falls back to the loopback address",
         domain=Domain.FABRIC,
-        cause="the name of {who} resolves to no address of its own, so that gloo uses loopback: "
+        cause="the name of {where} resolves to no address of its own, so that gloo uses loopback: "
         "ranks on other nodes cannot reach it",
         remedy="GLOO_SOCKET_IFNAME on each node; nothing on one node alone",
         role=LogRole.HARMLESS,
@@ -231,7 +231,7 @@ RULES = (
         id="NCCL-NET-007",
         title="NCCL has no network of that name",
         domain=Domain.LAUNCH,
-        cause="NCCL on {who} could not start the network that NCCL_NET or a plugin asks for "
+        cause="NCCL on {where} could not start the network that NCCL_NET or a plugin asks for "
         "({name})",
         remedy="unset NCCL_NET and NCCL_NET_PLUGIN, or install the plugin that they name on every "
         "node",

@@ -9,7 +9,7 @@ RULES = (
         id="BUILD-LINK-001",
         title="The linker does not find a library",
         domain=Domain.LAUNCH,
-        cause="an extension could not be linked on {who}: no library {library}",
+        cause="an extension could not be linked on {where}: no library {library}",
         remedy="install its development package (CUDA's lie in CUDA_HOME/lib64: --env "
         "LIBRARY_PATH=/usr/local/cuda/lib64), then remove ~/.cache/torch_extensions",
         confidence=Confidence.CERTAIN,
@@ -27,7 +27,7 @@ RULES = (
         id="BUILD-HEAD-001",
         title="A header is missing",
         domain=Domain.LAUNCH,
-        cause="an extension could not be compiled on {who}: no header {header}",
+        cause="an extension could not be compiled on {where}: no header {header}",
         remedy="Python.h: python3-dev of that interpreter's version; cuda*.h: the CUDA toolkit; "
         "else the library's development package",
         confidence=Confidence.CERTAIN,
@@ -101,7 +101,7 @@ RULES = (
         id="BUILD-ARCH-001",
         title="nvcc does not fit the GPU or the compiler",
         domain=Domain.LAUNCH,
-        cause="nvcc on {who} is of the wrong version: {detail}",
+        cause="nvcc on {where} is of the wrong version: {detail}",
         remedy="a CUDA toolkit that knows the GPU (TORCH_CUDA_ARCH_LIST limits what is built), and "
         "a gcc that it supports (--env CC=gcc-11 --env CXX=g++-11)",
         confidence=Confidence.CERTAIN,
@@ -124,7 +124,7 @@ RULES = (
         id="BUILD-CUDA-001",
         title="The toolkit's CUDA is not torch's",
         domain=Domain.LAUNCH,
-        cause="the CUDA toolkit on {who} is of another version than torch was built with "
+        cause="the CUDA toolkit on {where} is of another version than torch was built with "
         "({detail})",
         remedy="the toolkit of torch.version.cuda in CUDA_HOME, or a torch wheel of the toolkit's "
         "version (DS_SKIP_CUDA_CHECK=1 only within one major version)",
@@ -150,7 +150,7 @@ RULES = (
         id="BUILD-ABI-001",
         title="An extension was built for another torch",
         domain=Domain.LAUNCH,
-        cause="the extension {library} on {who} was built for another version of torch than is "
+        cause="the extension {library} on {where} was built for another version of torch than is "
         "installed",
         remedy="install the build for this torch, CUDA and Python, or build it again: "
         "pip install --no-build-isolation --no-cache-dir --force-reinstall PACKAGE",
@@ -169,7 +169,7 @@ RULES = (
         id="BUILD-EXT-001",
         title="An extension could not be built",
         domain=Domain.LAUNCH,
-        cause="an extension could not be built on {who} ({detail}); the compiler's own error "
+        cause="an extension could not be built on {where} ({detail}); the compiler's own error "
         "stands "
         "above, or in the log of the rank that built it",
         remedy="look for 'error:' above that line; remove ~/.cache/torch_extensions before the "
@@ -196,7 +196,7 @@ RULES = (
         id="PIP-NET-001",
         title="The installer finds no version of a package at all",
         domain=Domain.LAUNCH,
-        cause="the installer on {who} finds no version of {package} at all: it cannot reach its "
+        cause="the installer on {where} finds no version of {package} at all: it cannot reach its "
         "index, or the name is wrong",
         remedy="the lines above it (proxy, name, certificate); pip download PACKAGE there; or "
         "have environments built: python: {{workload: true}}",
@@ -222,7 +222,7 @@ RULES = (
         id="PIP-RES-001",
         title="A package cannot be installed",
         domain=Domain.LAUNCH,
-        cause="the installer on {who} finds no package that fits: {detail}",
+        cause="the installer on {where} finds no package that fits: {detail}",
         remedy="does this Python version have that package (python3 --version), and does the node "
         "reach an index; or have environments built: python: {{workload: true}}",
         confidence=Confidence.CERTAIN,
@@ -269,7 +269,7 @@ RULES = (
         id="PY-IMP-001",
         title="Versions of packages do not fit together",
         domain=Domain.LAUNCH,
-        cause="packages on {who} do not fit together: {detail}",
+        cause="packages on {where} do not fit together: {detail}",
         remedy="install the versions that were tested together; python -m pip check; the same "
         "environment on every node",
         weight=66,
@@ -308,8 +308,8 @@ RULES = (
         id="PY-SHADOW-001",
         title="A file of the project hides a package",
         domain=Domain.PROGRAM,
-        cause="a file or folder of the project on {who} has the name of a package and is imported "
-        "instead ({module})",
+        cause="a file or folder of the project on {where} has the name of a package and "
+        "is imported instead ({module})",
         remedy="rename it, and remove its __pycache__",
         confidence=Confidence.LIKELY,
         weight=74,

@@ -33,7 +33,7 @@ RULES = (
         id="PY-ARGS-001",
         title="The program does not know an argument",
         domain=Domain.PROGRAM,
-        cause="the program on {who} refuses its arguments: {detail}",
+        cause="the program on {where} refuses its arguments: {detail}",
         remedy="--help of the script; orchestrate plan shows the exact command",
         confidence=Confidence.CERTAIN,
         weight=72,
@@ -63,7 +63,7 @@ RULES = (
         id="PY-NAN-001",
         title="The loss is not a number",
         domain=Domain.PROGRAM,
-        cause="training on {who} diverged ({detail})",
+        cause="training on {where} diverged ({detail})",
         remedy="a lower learning rate, gradient clipping, bf16 instead of fp16; look at the batch",
         weight=60,
         signs=(
@@ -161,7 +161,12 @@ RULES = (
         advice=Advice.RETRY,
         confidence=Confidence.POSSIBLE,
         weight=42,
-        signs=(sign("KeyboardInterrupt", r"^KeyboardInterrupt\b"),),
+        signs=(
+            sign("KeyboardInterrupt", r"^KeyboardInterrupt\b"),
+            sign("death signal, shutting down workers", r"Received 2 "),
+            sign("closing signal SIGINT"),
+            sign("SignalException: Process", r"got signal: 2$"),
+        ),
         consequence="were interrupted",
         references=("Python",),
     ),
@@ -203,7 +208,7 @@ RULES = (
         id="PY-HOME-001",
         title="The interpreter does not find its own library",
         domain=Domain.LAUNCH,
-        cause="Python on {who} does not find its standard library: PYTHONHOME is wrong, or the "
+        cause="Python on {where} does not find its standard library: PYTHONHOME is wrong, or the "
         "environment was moved or copied",
         remedy="unset PYTHONHOME; build the environment on the node instead of copying it",
         confidence=Confidence.CERTAIN,

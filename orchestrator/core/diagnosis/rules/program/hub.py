@@ -183,6 +183,8 @@ RULES = (
             sign("tarfile.ReadError", r"ReadError: (?P<detail>(?!Caught).{1,160})"),
             sign("ended before the end-of-stream", r"(?P<detail>Compressed file ended before)"),
             sign("zlib.error", r"(?P<detail>Error -[35] while decompressing.{0,80})"),
+            sign("nexpected EOF in archive", r"^tar: (?P<detail>Unexpected EOF in archive)"),
+            sign("stdin: ", r"^(?P<detail>(?:gzip|xz|zstd): stdin: unexpected end of file)"),
             sign("BadZipFile", r"(?P<detail>BadZipFile: .{1,80})"),
             sign("Parquet magic bytes not found", r"(?P<detail>Parquet magic bytes not found)"),
             sign("image file is truncated", r"(?P<detail>image file is truncated.{0,60})"),

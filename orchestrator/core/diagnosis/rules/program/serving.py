@@ -19,7 +19,7 @@ RULES = (
         id="SERVE-KV-001",
         title="The KV cache does not fit into GPU memory",
         domain=Domain.PROGRAM,
-        cause="the model on {who} needs more KV cache than its GPUs have memory left for "
+        cause="the model on {where} needs more KV cache than its GPUs have memory left for "
         "({detail})",
         remedy="a smaller maximum length (--max-model-len, --context-length), more GPUs "
         "(tensor parallel), or a larger share (--gpu-memory-utilization, --mem-fraction-static)",
@@ -129,7 +129,7 @@ RULES = (
         id="SERVE-CAP-001",
         title="The GPU lacks what the program uses",
         domain=Domain.LAUNCH,
-        cause="the GPU of {who} is of a generation that lacks what the program uses ({detail})",
+        cause="the GPU of {where} is of a generation that lacks what the program uses ({detail})",
         remedy="--dtype=half instead of bfloat16, another attention backend or quantization, or a "
         "newer GPU",
         confidence=Confidence.CERTAIN,
@@ -167,7 +167,7 @@ RULES = (
         id="SERVE-SPLIT-001",
         title="The model cannot be split over so many GPUs",
         domain=Domain.PROGRAM,
-        cause="the model on {who} cannot be divided as asked: {detail}",
+        cause="the model on {where} cannot be divided as asked: {detail}",
         remedy="a parallel size that divides heads, layers and the number of ranks (as a rule a "
         "power of two)",
         confidence=Confidence.CERTAIN,
@@ -227,8 +227,8 @@ RULES = (
         id="MODEL-ARCH-001",
         title="The library does not know this model",
         domain=Domain.LAUNCH,
-        cause="the libraries on {who} do not know the model ({detail}): they are older than it, or "
-        "do not support it",
+        cause="the libraries on {where} do not know the model ({detail}): they are older "
+        "than it, or do not support it",
         remedy="pip install -U transformers (and vllm or sglang), or a model of the library's list",
         confidence=Confidence.CERTAIN,
         weight=76,
@@ -311,7 +311,7 @@ RULES = (
         id="SERVE-REACH-001",
         title="The server to be measured cannot be reached",
         domain=Domain.LAUNCH,
-        cause="{server} cannot be reached from {who} ({detail}); no load was sent",
+        cause="{server} cannot be reached from {where} ({detail}); no load was sent",
         remedy="whether the server is up, listens on that address, and lets this node connect",
         confidence=Confidence.CERTAIN,
         weight=84,

@@ -33,7 +33,7 @@ RULES = (
         id="DS-BATCH-001",
         title="DeepSpeed's batch sizes do not multiply",
         domain=Domain.PROGRAM,
-        cause="the batch sizes of DeepSpeed's configuration on {who} contradict the number of "
+        cause="the batch sizes of DeepSpeed's configuration on {where} contradict the number of "
         "ranks ({detail})",
         remedy="train_batch_size = train_micro_batch_size_per_gpu x gradient_accumulation_steps x "
         "ranks; leave one of them to 'auto'",
@@ -53,7 +53,7 @@ RULES = (
         id="DDP-UNUSED-001",
         title="Parameters took no part in the loss",
         domain=Domain.PROGRAM,
-        cause="some parameters of the model on {who} got no gradient, for which DDP waits",
+        cause="some parameters of the model on {where} got no gradient, for which DDP waits",
         remedy="find_unused_parameters=True, or every parameter in every loss; "
         "TORCH_DISTRIBUTED_DEBUG=DETAIL names them",
         confidence=Confidence.CERTAIN,
@@ -65,7 +65,7 @@ RULES = (
         id="DDP-TWICE-001",
         title="A parameter was ready twice",
         domain=Domain.PROGRAM,
-        cause="a parameter of the model on {who} got its gradient twice in one step: shared "
+        cause="a parameter of the model on {where} got its gradient twice in one step: shared "
         "weights, or checkpointed activations run again",
         remedy="gradient_checkpointing_kwargs={{'use_reentrant': False}}, or static_graph=True",
         confidence=Confidence.CERTAIN,
@@ -89,7 +89,7 @@ RULES = (
         id="CUDA-MIX-001",
         title="Tensors on different devices",
         domain=Domain.PROGRAM,
-        cause="the program on {who} mixes tensors of different devices ({detail})",
+        cause="the program on {where} mixes tensors of different devices ({detail})",
         remedy="one device a rank: torch.cuda.set_device(LOCAL_RANK) and .to(device) for inputs; "
         "no "
         "device_map='auto' under torchrun",
@@ -113,7 +113,7 @@ RULES = (
         id="TRAIN-DTYPE-001",
         title="Tensors of different types",
         domain=Domain.PROGRAM,
-        cause="the program on {who} mixes tensors of different types (dtype): {detail}",
+        cause="the program on {where} mixes tensors of different types (dtype): {detail}",
         remedy="one dtype for the whole model before it is wrapped (torch_dtype=..., "
         "model.to(dtype)), adapters and heads included; autocast around what computes",
         confidence=Confidence.CERTAIN,
@@ -156,6 +156,13 @@ RULES = (
             ),
             sign(
                 "Error(s) in loading state_dict",
+                around=r"(?P<detail>size mismatch for [\w.]{1,120}: copying a param with shape "
+                r"[^\n]{1,80} from checkpoint, the shape in current model is [\w.]{1,20}"
+                r"(?:\(\[[\d, ]{1,60}\]\))?"
+                r"|(?:Missing|Unexpected) key\(s\) in state_dict: [^\n]{1,120})",
+            ),
+            sign(
+                "Error(s) in loading state_dict",
                 r"(?P<detail>Error\(s\) in loading state_dict for \w{1,60})",
             ),
             sign("Global shape mismatch for loaded", r"(?P<detail>Global shape mismatch.{1,160})"),
@@ -176,7 +183,7 @@ RULES = (
         id="CKPT-FILE-001",
         title="A file of weights is damaged or incomplete",
         domain=Domain.HOST,
-        cause="a file of weights on {who} is damaged, incomplete or no weights at all ({detail})",
+        cause="a file of weights on {where} is damaged, incomplete or no weights at all ({detail})",
         remedy="its size and checksum against the source: an interrupted download, a Git LFS "
         "pointer, or a copy that ran out of space; remove and fetch it again",
         confidence=Confidence.CERTAIN,
@@ -222,7 +229,7 @@ RULES = (
         id="TRAIN-LORA-001",
         title="The adapter names layers that the model lacks",
         domain=Domain.PROGRAM,
-        cause="the adapter on {who} names layers that the base model does not have ({detail})",
+        cause="the adapter on {where} names layers that the base model does not have ({detail})",
         remedy="target_modules of this model (q_proj, v_proj, ... or 'all-linear'); print(model) "
         "shows their names",
         confidence=Confidence.CERTAIN,

@@ -1,0 +1,1 @@
+"""Channels over the socket of a process that holds an SSH connection."""
