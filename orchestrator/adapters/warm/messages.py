@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-VERSION = b"orchestrate warm 1"
+VERSION = b"warm process 1"
 GO = b"\0"
 READY = b"ready"
 # The start of what the keeper says of the command, with a number: its process id, the signal that
