@@ -27,8 +27,9 @@ CAUGHT = re.compile(
     r"(?i:\bcontinuing\b|\bskipp(?:ed|ing)\b|\bignor(?:ed|ing)\b|\bnon-?fatal\b|\bretrying\b"
     r"|\bswallow)"
 )
-# What Python's logging could not write; the program goes on, but what it met may matter.
-UNLOGGED = "--- Logging error ---"
+# What Python's logging could not write; the program goes on, but what it met may matter. After a
+# time of day the dashes before it are read as what separates the two.
+UNLOGGED = "Logging error ---"
 # A step of the training that is reported: whatever was written before did not end its writer.
 STEP = re.compile(
     r"\{'(?:loss|train_loss)': [\d.]"

@@ -4,7 +4,7 @@
 
 One JSON line for each way and seed: its loss, and the distance of all adapter gradients from the
 exact ones as a part of these, as a whole and for each kind of matrix (of several layers, the
-furthest). A last line has the means over the seeds, and their standard errors.
+furthest). With several seeds, a last line has the means, and their standard errors.
 """
 
 from __future__ import annotations
@@ -103,17 +103,14 @@ def compared(model: Any, length: int) -> Iterator[dict[str, Any]]:
         yield {"name": name, "loss": own_loss, "apart": pair.apart(found, exact)}
 
 
-def means(records: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """Of each way's distances as a whole: the mean, and its standard error with several seeds."""
+def means(records: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Of each way: the mean distance over two seeds or more, and its standard error."""
     found: dict[str, list[float]] = {}
     for record in records:
         if "apart" in record:
             found.setdefault(record["name"], []).append(record["apart"]["all"])
     return {
-        name: (
-            statistics.fmean(each),
-            statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else None,
-        )
+        name: (statistics.fmean(each), statistics.stdev(each) / len(each) ** 0.5)
         for name, each in found.items()
     }
 
@@ -136,7 +133,8 @@ def main() -> None:
         for record in compared(model, options.length):
             records.append({"seed": seed, **record})
             print(json.dumps(records[-1]), flush=True)
-    print(json.dumps({"name": "means", "seeds": options.seeds, "apart": means(records)}))
+    if options.seeds > 1:
+        print(json.dumps({"name": "means", "seeds": options.seeds, "apart": means(records)}))
 
 
 if __name__ == "__main__":
