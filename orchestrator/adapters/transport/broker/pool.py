@@ -22,7 +22,7 @@ from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 
 ALIVE_S = 2.0  # so long a server may take for a sign of life
-FRESH_S = 5.0  # so long after its use a connection is taken to live
+FRESH_S = 1.0  # so long after its use a connection is taken to live; a container is back in two
 MOST_WAITING = 4  # of one key: a server counts each as a login, and may allow a user few
 MOST_AGE_S = 12 * 3600.0
 SLEPT_S = 5.0
