@@ -73,3 +73,21 @@ def test_a_year_of_nights_is_right_over_both_clock_changes(
     assert {later.date() - earlier.date() for earlier, later in pairwise(due)} == {
         timedelta(days=1)
     }
+
+
+@pytest.mark.processes  # as above
+def test_a_schedule_is_shown_with_the_day_since_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People read no seconds since 1970."""
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path))
+    assert main([*ADD, "--tz", "Asia/Seoul"]) == 0
+    capsys.readouterr()
+
+    assert main(["nightly", "show", "n1"]) == 0
+
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("since: ")]
+    shown = datetime.strptime(line[-len("2026-12-01 19:00 (Asia/Seoul)") :][:16], "%Y-%m-%d %H:%M")
+    now = datetime.now(ZoneInfo("Asia/Seoul")).replace(tzinfo=None)
+    assert timedelta(0) <= now - shown < timedelta(hours=1)
+    assert line.endswith(" (Asia/Seoul)")
