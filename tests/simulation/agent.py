@@ -72,7 +72,8 @@ class FakeAgent(Dispatcher):
 
     def _op_interpreter(self, request: Fields, payload: bytes) -> Operation:
         yield 0.02
-        modules = {"torch": "2.13.0"} if self.node.world.with_torch else {}
+        torch = {"torch": "2.13.0"} if self.node.world.with_torch else {}
+        modules = {"python": "3.11.7", **torch}
         return {"interpreter": "/usr/bin/python3", "modules": modules, "environment": {}}
 
     def _op_listen(self, request: Fields, payload: bytes) -> Operation:

@@ -83,6 +83,7 @@ class StreamedProcess(ABC):
         self._writable = asyncio.Event()
         self._writable.set()
         self._killed = False
+        self._input_over = False
 
     @property
     def outcome(self) -> Outcome | None:
@@ -147,10 +148,13 @@ class StreamedProcess(ABC):
         view = memoryview(data)
         for start in range(0, len(view), CHUNK_BYTES):
             await self._writable.wait()
+            if self._input_over:
+                raise ChannelClosed("its input was closed before")
             self._attempt(self._send, bytes(view[start : start + CHUNK_BYTES]))
         await self._writable.wait()
 
     async def close_stdin(self) -> None:
+        self._input_over = True
         if not self._closed.is_set():
             self._attempt(self._send_eof)
 

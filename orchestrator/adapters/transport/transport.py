@@ -55,7 +55,7 @@ class Process(Protocol):
         """Send to standard input; returns when there is room. Raises :class:`ChannelClosed`."""
 
     async def close_stdin(self) -> None:
-        """End of input. Idempotent."""
+        """End of input: nothing can be written any more. Idempotent."""
 
     async def read_stdout(self, n: int) -> bytes:
         """1 to ``n`` bytes; ``b""`` at the end of the stream or when the link is lost."""

@@ -81,8 +81,10 @@ def share(hosts: VirtualHosts, job: Job) -> Path:
 
 
 def until_full(hosts: VirtualHosts, job: Job) -> None:
-    """Until the rank's log stands still because no byte fits any more."""
-    probe = ["sh", "-c", "echo 0123456789 > ~/probe"]
+    """Until the rank's log stands still because no byte fits any more. A probe that stayed would be
+    the room that the next one finds.
+    """
+    probe = ["sh", "-c", "echo 0123456789 > ~/probe; fits=$?; rm -f ~/probe; exit $fits"]
     job.wait_for("RankStarted", 2)
     wait_until("the disk is full", lambda: hosts.exec("small2", probe).returncode != 0)
 
