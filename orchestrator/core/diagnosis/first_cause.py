@@ -8,6 +8,7 @@ from dataclasses import replace
 from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.diagnosis.blamable import (
     with_explanations,
+    without_cancelled,
     without_explained,
     without_idle_versions,
     without_later_mismatch,
@@ -61,7 +62,7 @@ def find_first_cause(
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
     if not ends:
         blamed = without_survived(blamed, find_good_ends(remarks))
-    blamed = without_old_hardware(without_outlived(blamed, remarks))
+    blamed = without_cancelled(without_old_hardware(without_outlived(blamed, remarks)))
     if not blamed:
         return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
     role = min(clue.role for clue in blamed)

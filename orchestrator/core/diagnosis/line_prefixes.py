@@ -111,7 +111,8 @@ PARENTHESISED = (
     rf"\({_DATE}[T _-]{_CLOCK}{_ZONE}\)[ :,|-]{{0,4}}",
 )
 NUMBERED = (
-    r" {0,6}(?P<rank>\d{1,6}) ?: ",  # srun --label
+    # srun --label; not TensorRT's codes, behind which it says where in its source.
+    r" {0,6}(?P<rank>\d{1,6}) ?: (?!\[\w{1,60}\.(?:cpp|cu|h)::)",
     r"\d{1,7} \| (?:\d{10,13} \| )?",  # numbered lines
     rf"{_DATE}[T _-]{_CLOCK}{_ZONE}[ :,|-]{{0,4}}",
     rf"\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}[ :,|-]{{0,4}}",
