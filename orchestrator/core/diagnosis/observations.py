@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.diagnosis.diagnosis_model import Clue, LogSource, Sign, sign
+from orchestrator.core.diagnosis.diagnosis_model import Clue, Evidence, LogSource, Sign, sign
 from orchestrator.core.diagnosis.rules import BY_ID
 
+Tails = Mapping[str, Sequence[tuple[int, str]]]  # by the name of a log: line numbers and lines
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
 ENDED_WELL, _ENDS_STEP, _ENDS_TREE = "ended well", "ends step", "ends tree"
@@ -95,6 +96,17 @@ def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
         if remark.kind == ENDED_WELL or (remark.kind == _EXITED_WELL and whole):
             ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
     return ends
+
+
+def find_proven_end(remarks: Sequence[Remark], tails: Tails) -> Evidence | None:
+    """A line that shows that the program ended well, if each log has one among its last lines."""
+    ends = find_good_ends(remarks)
+    near = [bool(lines) and lines[0][0] <= ends.get(name, -1) for name, lines in tails.items()]
+    if not near or not all(near):
+        return None
+    last = {(name, line) for name, line in ends.items()}
+    proof = next(each for each in remarks if (each.source.name, each.line) in last)
+    return Evidence(file=proof.source.name, line=proof.line, text=proof.text)
 
 
 def find_lives(remarks: Sequence[Remark], kind: str) -> dict[tuple[object, ...], int]:
