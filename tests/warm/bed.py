@@ -72,10 +72,12 @@ class Warm:
 
 
 @contextmanager
-def warm_home(home: Path) -> Iterator[Warm]:
-    """A home with the product's own warm process. Nothing of it runs afterwards."""
+def warm_home(home: Path, **options: Any) -> Iterator[Warm]:
+    """A home with the product's own warm process, of a command that is started with ``options``.
+    Nothing of it runs afterwards.
+    """
     warm = Warm(home)
-    done = warm.run("--version", program=HERE)
+    done = warm.run("--version", program=HERE, **options)
     assert done.returncode == 0, done.stderr
     try:
         wait_until("a warm process", lambda: warm.sockets)

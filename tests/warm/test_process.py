@@ -4,6 +4,7 @@ same with it as without.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -209,6 +210,17 @@ def test_closing_connections_ends_it(tmp_path: Path) -> None:
         closed = warm.run("connections", "close", program=HERE)
         assert "the warm process ended" in closed.stdout
         assert not list(warm.folder.iterdir())
+
+
+def test_it_holds_nothing_that_was_handed_down(tmp_path: Path) -> None:
+    """Such as the lock of `flock FILE orchestrate run`, or a pipe that is read to its end."""
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    held = os.open(tmp_path / "lock", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with warm_home(tmp_path / "home", pass_fds=(held,)):
+        os.close(held)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(lock)
 
 
 def test_it_is_not_started_where_it_is_switched_off(tmp_path: Path) -> None:

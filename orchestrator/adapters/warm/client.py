@@ -209,6 +209,8 @@ def _ask(connection: _socket.socket, packet: bytes, descriptors: list[int]) -> N
 
 def _accompany(connection: _socket.socket, ignored: int, blocked: int) -> None:
     """Let it begin; pass signals on, and end as the command does."""
+    # One that came before its number can be written would be lost: it waits until all is set.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _PASSED_ON)
     for passed_on in _PASSED_ON:
         if not ignored & 1 << (passed_on - 1):
             _signal.signal(passed_on, _nothing)

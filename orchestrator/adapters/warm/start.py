@@ -19,6 +19,7 @@ from orchestrator.core.base.errors import UsageError
 
 # Logins, containers and limits that differ have one each; no more than these at once.
 MOST = 4
+LOCK = 3  # the descriptor that the new process has its lock as
 # One that ended by itself took its lock with it. One that left it was killed, or cannot start.
 AGAIN_AFTER_S = 60.0
 PROGRAM = (
@@ -92,9 +93,22 @@ def _spawn(lock: int, path: Path) -> None:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
             (os.POSIX_SPAWN_DUP2, 0, 2),
-            (os.POSIX_SPAWN_DUP2, lock, 3),
+            (os.POSIX_SPAWN_DUP2, lock, LOCK),
+            *((os.POSIX_SPAWN_CLOSE, each) for each in _handed_down() if each > LOCK),
         ],
         setsid=True,
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
+
+
+def _handed_down() -> list[int]:
+    """What this command was started with, such as the lock of `flock` or a pipe that somebody reads
+    to its end: a process that stays may have none of it.
+    """
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # the one that listed them
+            if os.get_inheritable(number):
+                found.append(number)
+    return found

@@ -24,11 +24,11 @@ from orchestrator.adapters.warm.keeper import STALE, ForkedCommand, keep
 from orchestrator.adapters.warm.likeness import describe_process
 from orchestrator.adapters.warm.preloaded import MODULES
 from orchestrator.adapters.warm.stamp import LoadedCode
+from orchestrator.adapters.warm.start import LOCK
 
 UNUSED_S = 600.0
 LOOK_S = 20.0  # where the kernel does not say that the socket went
 BACKLOG = 16
-_LOCK = 3  # as ``start`` hands it down
 _CHANGES = fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
 
 
@@ -97,7 +97,7 @@ class _Server:
         with contextlib.suppress(OSError):
             if self._is_reachable():
                 self._path.unlink()
-            if lock.stat().st_ino == os.fstat(_LOCK).st_ino:
+            if lock.stat().st_ino == os.fstat(LOCK).st_ino:
                 lock.unlink()
         os._exit(0)
 
@@ -140,7 +140,7 @@ class _Server:
         for each in (self._listening, self._woken, self._wakes):
             each.close()
         os.close(self._folder)
-        os.close(_LOCK)  # held by this process's parent alone, as long as that lives
+        os.close(LOCK)  # held by this process's parent alone, as long as that lives
         return keep(connection, self._likeness, self._code.is_current)
 
     def _reap(self) -> None:

@@ -23,7 +23,7 @@ from orchestrator.adapters.transport.broker.broker_messages import (
     write_target,
 )
 from orchestrator.adapters.transport.broker.look import broker_connections
-from orchestrator.adapters.transport.broker.pool import FRESH_S, Pool
+from orchestrator.adapters.transport.broker.pool import FRESH_S, MOST_WAITING, Pool
 from orchestrator.adapters.transport.kept_time import KEEP_VARIABLE
 from orchestrator.adapters.transport.multiplex.multiplex_transport import MultiplexTransport
 from orchestrator.adapters.transport.ssh.target import resolve_target
@@ -218,6 +218,20 @@ async def test_another_version_has_a_broker_of_its_own(
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize("of", ["/proc/self/cgroup", "/proc/self/limits"])
+def test_what_ends_or_binds_a_broker_is_that_of_its_commands(
+    of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that ends takes its control group along; a limit on processor time ends it."""
+    named = find_broker._world_and_code.__wrapped__
+    before = named()
+    read = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: b"another" if str(path) == of else read(path)
+    )
+    assert named() != before
+
+
 async def test_each_session_has_the_environment_of_its_command(
     make_sshd: MakeSshd, connect: Open
 ) -> None:
@@ -393,7 +407,7 @@ async def _as_it_was() -> bool:
     return True
 
 
-@pytest.mark.parametrize("after_s, made", [(1.0, 1), (FRESH_S + 1, 1), (61.0, 2)])
+@pytest.mark.parametrize("after_s, made", [(FRESH_S - 0.5, 1), (FRESH_S + 1, 1), (61.0, 2)])
 async def test_a_connection_is_lent_for_as_long_as_it_is_to_stay(
     make_sshd: MakeSshd, after_s: float, made: int
 ) -> None:
@@ -430,6 +444,44 @@ async def test_a_connection_whose_server_is_silent_is_replaced(make_sshd: MakeSs
         os.kill(pid, signal.SIGCONT)
     await end(pool)
     assert logins(server) == 2
+
+
+async def test_a_command_that_goes_away_while_its_connection_is_asked_leaves_none(
+    make_sshd: MakeSshd,
+) -> None:
+    """One that stayed lent to nobody would keep the broker for good."""
+    server, clocks = make_sshd(), Clocks()
+    pool = clocks.pool()
+    await _used_once(pool, server)
+    target = resolve_target(server.node().ssh)
+    silent = server.session_pids()
+    for pid in silent:
+        os.kill(pid, signal.SIGSTOP)
+    clocks.awake_s += FRESH_S + 1
+    key = connection_key(target, write_target(target))
+    asking = asyncio.ensure_future(pool.lend(key, target, QUICK, 60.0))
+    await until(lambda: all(kept.lent for kept in pool.kept), what="it is asked")
+    asking.cancel()
+    await asyncio.wait((asking,))
+    left = list(pool.kept)
+    for pid in silent:
+        os.kill(pid, signal.SIGCONT)
+    await end(pool)
+    assert left == []
+
+
+async def test_no_more_connections_wait_than_are_of_use(make_sshd: MakeSshd) -> None:
+    """A server counts them as logins, of which a user may have few."""
+    server, clocks = make_sshd(), Clocks()
+    pool = clocks.pool()
+    target = resolve_target(server.node().ssh)
+    key = connection_key(target, write_target(target))
+    lent = [await pool.lend(key, target, QUICK, 60.0) for _ in range(MOST_WAITING + 1)]
+    for kept in lent:
+        await pool.take_back(kept, _as_it_was())
+    left = len(pool.kept)
+    await end(pool)
+    assert left == MOST_WAITING
 
 
 def test_where_a_connection_goes_survives_its_way(make_sshd: MakeSshd) -> None:

@@ -54,8 +54,19 @@ def broker_path(environ: Mapping[str, str]) -> Path:
 @functools.cache
 def _world_and_code() -> str:
     versions = [sys.version, sys.prefix, orchestrator.__file__, code_stamp(_CODE)]
-    made_of = [namespace_words(), os.geteuid(), versions]
+    made_of = [namespace_words(), _bounds(), os.geteuid(), versions]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+
+
+def _bounds() -> list[str]:
+    """What a broker has of the command that starts it and cannot leave: a service that ends takes
+    its control group along, and a limit on time, memory or files is not for others' connections.
+    """
+    found = []
+    for name in ("cgroup", "limits"):
+        with contextlib.suppress(OSError):
+            found.append(hashlib.sha256(Path("/proc/self", name).read_bytes()).hexdigest())
+    return found
 
 
 def reach_broker(environ: Mapping[str, str]) -> socket.socket | None:

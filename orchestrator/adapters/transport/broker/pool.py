@@ -22,7 +22,8 @@ from orchestrator.adapters.transport.ssh.target import Target
 from orchestrator.adapters.transport.transport import ConnectLimits
 
 ALIVE_S = 2.0  # so long a server may take for a sign of life
-FRESH_S = 5.0  # so long after its use a connection is taken to live
+FRESH_S = 1.0  # so long after its use a connection is taken to live; a container is back in two
+MOST_WAITING = 4  # of one key: a server counts each as a login, and may allow a user few
 MOST_AGE_S = 12 * 3600.0
 SLEPT_S = 5.0
 IDLE_KEEPALIVE_S = 60.0
@@ -79,7 +80,12 @@ class Pool:
             await asyncio.wait(list(returning), return_when=asyncio.FIRST_COMPLETED)
         while (kept := self._find(key)) is not None:
             kept.lent = True
-            if await self._serves(kept):
+            try:
+                serves = await self._serves(kept)
+            except BaseException:  # the command went away meanwhile: nobody would give it back
+                self._drop(kept)
+                raise
+            if serves:
                 break
             self._drop(kept)
         else:
@@ -111,9 +117,14 @@ class Pool:
         returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._returning.setdefault(kept.key, set()).add(returned)
         try:
-            good = await left
+            try:
+                good = await left
+            except BaseException:
+                self._drop(kept)
+                raise
             kept.used_s = self._clock()
-            if not good or not kept.keep_s:
+            waiting = sum(each.key == kept.key and not each.lent for each in self.kept)
+            if not good or not kept.keep_s or waiting >= MOST_WAITING:
                 self._drop(kept)
                 return
             kept.lent = False
