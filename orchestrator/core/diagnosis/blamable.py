@@ -10,6 +10,7 @@ from orchestrator.core.diagnosis.observations import SERVES, WENT_ON, Remark, fi
 
 OLD_S = 2 * 3600.0  # before what failed: longer than those who wait for a lost GPU wait
 _MISMATCH, _WAITED = "TORCH-COLL-002", "TORCH-COLL-001"
+_CANCELLED = "LAUNCH-CANCEL-001"
 _VERSIONS = "NCCL-VER-002"
 
 
@@ -135,3 +136,28 @@ def without_later_mismatch(clues: list[Clue]) -> list[Clue]:
     if not any(failed_before(clue) for clue in clues if clue.rule.id != _MISMATCH):
         return clues
     return [clue for clue in clues if not (clue.joint and clue.rule.id == _MISMATCH)]
+
+
+def without_cancelled(clues: list[Clue]) -> list[Clue]:
+    """Not what follows in a log from its job's being cancelled; nor that it was, where a rank had
+    failed or waited in vain before: people cancel what hangs.
+    """
+    begins: dict[str, int] = {}
+    for clue in clues:
+        if clue.rule.id == _CANCELLED:
+            name = clue.source.name
+            begins[name] = min(clue.line, begins.get(name, clue.line))
+
+    def is_before(clue: Clue) -> bool:
+        own = clue.role <= LogRole.VICTIM and not clue.mild
+        return own and clue.line < begins.get(clue.source.name, 0)
+
+    if any(is_before(clue) for clue in clues):
+        return [clue for clue in clues if clue.rule.id != _CANCELLED]
+    return [
+        clue
+        for clue in clues
+        if clue.rule.id == _CANCELLED
+        or clue.rule.domain is Domain.HARDWARE
+        or clue.line <= begins.get(clue.source.name, clue.line)
+    ]

@@ -281,10 +281,12 @@ class Diagnosis:
 class Findings:
     """All that was found. ``diagnosis`` None: no rule knows what happened, unless it is known that
     ``nothing_failed``. ``telling``: where no rule knows why, the last lines that may say it.
-    ``harmless``: ids of rules whose lines look bad and are not.
+    ``harmless``: ids of rules whose lines look bad and are not. ``ended_well``: where nothing was
+    found, the last line by which all logs that were read show that the program ended as meant.
     """
 
     diagnosis: Diagnosis | None
     telling: tuple[Evidence, ...] = ()
     harmless: tuple[str, ...] = ()
     nothing_failed: bool = False
+    ended_well: Evidence | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from orchestrator.core.base.outcome import describe_outcome, has_succeeded
 from orchestrator.core.diagnosis.blamable import (
     with_explanations,
+    without_cancelled,
     without_explained,
     without_idle_versions,
     without_later_mismatch,
@@ -30,7 +32,9 @@ from orchestrator.core.diagnosis.named_cause import attribute_clue, complete_clu
 from orchestrator.core.diagnosis.observations import (
     Remark,
     compare_remarks,
+    Tails,
     find_good_ends,
+    find_proven_end,
     without_ended_tasks,
 )
 from orchestrator.core.diagnosis.rules import RULES
@@ -46,11 +50,13 @@ def find_first_cause(
     ends: Sequence[End] = (),
     sources: Sequence[LogSource] = (),
     telling: Sequence[Evidence] = (),
+    tails: Tails = MappingProxyType({}),
 ) -> Findings:
     """The first cause among ``clues``, in whatever order they come.
 
     ``ends`` are ranks that failed by themselves, in their order; ``sources`` everybody whose log
-    was read; ``telling`` what to show when no rule knows anything, or only who ended first.
+    was read; ``telling`` what to show when no rule knows anything, or only who ended first;
+    ``tails`` the last lines of each log, with their numbers.
     """
     every = [*without_ended_tasks(clues, remarks), *compare_remarks(remarks), *_from_ends(ends)]
     every = _comparable_times([replace(clue, order=n) for n, clue in enumerate(every)])
@@ -61,9 +67,11 @@ def find_first_cause(
     harmless = sorted({clue.rule.id for clue in every if clue.role is LogRole.HARMLESS})
     if not ends:
         blamed = without_survived(blamed, find_good_ends(remarks))
-    blamed = without_old_hardware(without_outlived(blamed, remarks))
+    blamed = without_cancelled(without_old_hardware(without_outlived(blamed, remarks)))
     if not blamed:
-        return Findings(diagnosis=None, telling=tuple(telling), harmless=tuple(harmless))
+        well = None if ends else find_proven_end(remarks, tails)
+        shown = () if well else tuple(telling)
+        return Findings(diagnosis=None, telling=shown, harmless=tuple(harmless), ended_well=well)
     role = min(clue.role for clue in blamed)
     rivals = [clue for clue in blamed if clue.role is role]
     first, sure = _first_rival(rivals, ends)

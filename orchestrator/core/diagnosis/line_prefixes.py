@@ -95,6 +95,7 @@ BRACKETED = (
     rf"\[(?P<node>{_NAME}):\d{{5,9}}(?::\d{{1,4}})?\]:? ",
     rf"\[(?P<node>{_NAME})/launcher\] ",
     rf"\[(?P<node>{_HOST})\] ?(?=\[)",
+    r"\[(?P<node>(?:host|node|machine|vm|compute|cn|gn|dgx|hgx)[-_]?\d{1,5})\]:? ",
 )
 PARENTHESISED = (
     # Workers and actors: (Worker_TP1 pid=41), (Actor rank=1 pid=4, ip=192.0.2.7), (raylet, ip=...).
@@ -111,7 +112,8 @@ PARENTHESISED = (
     rf"\({_DATE}[T _-]{_CLOCK}{_ZONE}\)[ :,|-]{{0,4}}",
 )
 NUMBERED = (
-    r" {0,6}(?P<rank>\d{1,6}) ?: ",  # srun --label
+    # srun --label; not TensorRT's codes, behind which it says where in its source.
+    r" {0,6}(?P<rank>\d{1,6}) ?: (?!\[\w{1,60}\.(?:cpp|cu|h)::)",
     r"\d{1,7} \| (?:\d{10,13} \| )?",  # numbered lines
     rf"{_DATE}[T _-]{_CLOCK}{_ZONE}[ :,|-]{{0,4}}",
     rf"\d\d/\d\d/(?:20)?\d\d[ -]{_CLOCK}[ :,|-]{{0,4}}",
@@ -148,6 +150,8 @@ WORDED = (
     ),
     r"(?:fatal|failed): \[(?P<node>[^\]\n]{1,80})\]: (?:FAILED|UNREACHABLE)! => ",
     rf"(?P<node>{_HOST})(?:\t|: (?!line \d))",
+    # A launcher of one's own: node and rank.
+    r"(?!step|epoch|iter|layer|round)(?P<node>[a-z][\w.-]{0,40}\d) r(?P<rank>\d{1,4}): ",
     rf"(?!{_NO_WORD}){_WORD}: (?={_ANOTHER_HEAD})",
     (
         r""

@@ -45,6 +45,7 @@ _BOXED = re.compile(
     re.MULTILINE,
 )
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}:[0-9a-f:.]{2,40}")
+_KERNEL = re.compile(r"\[[^\]\n]{5,30}\] ")  # a line of dmesg
 _EXCEPTION = BY_ID["PY-EXC-001"]
 _SILENT = BY_ID["PY-EXC-002"]
 _PLAIN = (_EXCEPTION, _SILENT)
@@ -124,7 +125,7 @@ class _Line:
     @cached_property
     def head(self) -> Head:
         """What its prefixes tell; or those of the traceback, whose lines have none."""
-        own = read_head(self.text)
+        own = self._within.head_of(self.text)
         if self.raised is None or own.node or own.rank is not None:
             return own
         first = self._within.introduced(self.raised)
@@ -224,6 +225,8 @@ class _Line:
         rank = source.rank if rank is None else rank
         # A file that the run's folder attributes to a node knows better than a host's own name.
         node = source.node or told.get("node") or self.head.node or self.boxed_node
+        if rank is None and not node and _KERNEL.match(self.text) is not None:
+            node = self._within.section_node(self.start)
         if rank is None and not node and (entry := self.summary_entry) is not None:
             return replace(source, rank=int(entry["rank"]), node=entry["node"])
         return replace(source, rank=rank, node=node)

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.diagnosis.diagnosis_model import Clue, LogSource, Sign, sign
+from orchestrator.core.diagnosis.diagnosis_model import Clue, Evidence, LogSource, Sign, sign
 from orchestrator.core.diagnosis.rules import BY_ID
 
+Tails = Mapping[str, Sequence[tuple[int, str]]]  # by the name of a log: line numbers and lines
 SLOWER = 0.6  # of the other's bus bandwidth, from which on it is no noise
 _VERSION, _BANDWIDTH, _WORK = "version", "bandwidth", "work"
-ENDED_WELL, _ENDS_STEP = "ended well", "ends step"
+ENDED_WELL, _ENDS_STEP, _ENDS_TREE = "ended well", "ends step", "ends tree"
 LATEST = WENT_ON, SERVES = "went on", "serves"  # the last of their kind count
 _KILLED, _BY_SRUN = "HOST-KILL-001", "srun: error: "
 _UNQUALIFIED = r"(?!.{0,40}(?:error|fail|exit|abort|with ))"
+_COUNTED = r"\d{1,6} (?:skipped|deselected|xfailed|xpassed|warnings?|rerun)"
+_EXITED_WELL = "exited well"  # of a whole log, whose launcher's shell says so
 
 OBSERVED: Mapping[str, tuple[Sign, ...]] = {
     _VERSION: (sign("NCCL version", r"NCCL version (?P<version>\d{1,3}\.\d{1,3}\.\d{1,3})"),),
@@ -39,10 +42,26 @@ OBSERVED: Mapping[str, tuple[Sign, ...]] = {
         sign("exits successfully"),
         sign("tep", r"\b[Ss]teps?:? {0,3}(\d{2,9}) ?/ ?\1\b"),
         sign("teration", r"\b[Ii]terations?:? {0,8}(\d{2,9}) ?/ {0,8}\1\b"),
+        # pytest's and unittest's last lines, of tests that all passed.
+        sign(
+            " passed",
+            rf"^={{1,80}} (?:{_COUNTED}, ){{0,5}}\d{{1,6}} passed(?:, {_COUNTED}){{0,5}} in ",
+        ),
+        sign("OK", r"^OK(?: \([\w =,]{1,80}\))?$", around=r"\bRan \d{1,6} tests? in \d"),
         sign("Job succeeded"),
         sign("Job '", r"Job '[\w.-]{1,80}' succeeded"),
     ),
+    _EXITED_WELL: tuple(
+        sign(
+            f"{word}{sep}0",
+            rf"^\W{{0,4}}(?:(?:done|finished|completed|exited|job|run|with)\W{{1,4}}){{0,4}}{word}{sep}0\.?$",
+        )
+        for word in ("exit code", "exit status", "exit_code")
+        for sep in (" ", ": ", "=")
+    ),
     _ENDS_STEP: (sign("srun: Terminating "), sign("srun: Job step aborted")),
+    # SGLang ends all its processes, itself included, by SIGKILL.
+    _ENDS_TREE: (sign("Received sigquit from a child process"),),
 }
 
 
@@ -73,9 +92,21 @@ def find_good_ends(remarks: Sequence[Remark]) -> dict[str, int]:
     """The last line of each log in which its program says that it ended well, by the log's name."""
     ends: dict[str, int] = {}
     for remark in remarks:
-        if remark.kind == ENDED_WELL:
+        whole = remark.source.node == "" and remark.source.rank is None
+        if remark.kind == ENDED_WELL or (remark.kind == _EXITED_WELL and whole):
             ends[remark.source.name] = max(remark.line, ends.get(remark.source.name, 0))
     return ends
+
+
+def find_proven_end(remarks: Sequence[Remark], tails: Tails) -> Evidence | None:
+    """A line that shows that the program ended well, if each log has one among its last lines."""
+    ends = find_good_ends(remarks)
+    near = [bool(lines) and lines[0][0] <= ends.get(name, -1) for name, lines in tails.items()]
+    if not near or not all(near):
+        return None
+    last = {(name, line) for name, line in ends.items()}
+    proof = next(each for each in remarks if (each.source.name, each.line) in last)
+    return Evidence(file=proof.source.name, line=proof.line, text=proof.text)
 
 
 def find_lives(remarks: Sequence[Remark], kind: str) -> dict[tuple[object, ...], int]:
@@ -91,22 +122,28 @@ def find_lives(remarks: Sequence[Remark], kind: str) -> dict[tuple[object, ...],
 
 
 def without_ended_tasks(clues: Sequence[Clue], remarks: Sequence[Remark]) -> list[Clue]:
-    """Not that tasks were killed, of which srun tells after it began to end their step."""
-    begins: dict[str, int] = {}
+    """Not that tasks were killed, of which srun tells after it began to end their step; nor that a
+    server was, which ends its processes and itself once one of them has failed.
+    """
+    steps, trees = _first_lines(remarks, _ENDS_STEP), _first_lines(remarks, _ENDS_TREE)
+
+    def was_ended(clue: Clue) -> bool:
+        name = clue.source.name
+        begins = [trees.get(name, clue.line)]
+        begins += [steps.get(name, clue.line)] if _BY_SRUN in clue.text else []
+        return clue.rule.id == _KILLED and clue.line > min(begins)
+
+    return [clue for clue in clues if not was_ended(clue)]
+
+
+def _first_lines(remarks: Sequence[Remark], kind: str) -> dict[str, int]:
+    """The first line of that kind in each log."""
+    first: dict[str, int] = {}
     for remark in remarks:
-        if remark.kind == _ENDS_STEP:
-            begins[remark.source.name] = min(
-                remark.line, begins.get(remark.source.name, remark.line)
-            )
-    return [
-        clue
-        for clue in clues
-        if not (
-            clue.rule.id == _KILLED
-            and _BY_SRUN in clue.text
-            and clue.line > begins.get(clue.source.name, clue.line)
-        )
-    ]
+        if remark.kind == kind:
+            name = remark.source.name
+            first[name] = min(remark.line, first.get(name, remark.line))
+    return first
 
 
 def _slower_versions(bandwidths: Sequence[Remark], versions: Sequence[Remark]) -> Iterator[Clue]:

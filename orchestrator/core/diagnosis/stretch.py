@@ -24,6 +24,13 @@ MAX_STEPS = 256  # in a stretch, the last ones
 LIFE = 64 << 10  # characters at the end of a stretch in which signs of life are looked for
 MIN_STEPS = 3  # after a line: ranks that lost another one may still report the step they are in
 _ANNOUNCES = re.compile(r"(?i:exception|error|failed|crash).{0,80}$")
+_RAY_TASK = re.compile(r"\bray::[\w.<>]{1,120}\(\) \(pid=\d{1,9}, ip=(?P<node>[\w.:-]{1,60})")
+_PDSH = "pdsh@"
+_PDSH_ENDED = re.compile(
+    r"^pdsh@[\w.-]{1,80}: (?P<node>[\w.-]{1,80}): (?:ssh|rsh|mrsh) exited", re.MULTILINE
+)
+_SECTION = re.compile(r"^(?:={2,12}|#{1,12}|-{2,12}) [^\n]{1,120}$", re.MULTILINE)
+_DMESG_OF = re.compile(r"\bdmesg(?: -\w{1,4})? ?(?:\(|on |of |@ ?)(?P<node>[\w.-]{1,80})")
 _FRAME = re.compile(r'File "[^"\n]{1,400}", line \d{1,7}')
 
 
@@ -48,10 +55,36 @@ class Stretch:
         lines carry no prefix, by the line above, with which loggers and schedulers announce it.
         """
         begin = raised.begin
-        head = read_head(self.content[begin : line_end(self.content, begin)])
+        line = self.content[begin : line_end(self.content, begin)]
+        head = self.head_of(line)
+        if not head.node and head.rank is None and (task := _RAY_TASK.search(line)) is not None:
+            return replace(head, node=task["node"])
         if not raised.bare or head.node or head.rank is not None:
             return head
         return self.announcement(raised) or head
+
+    def head_of(self, line: str) -> Head:
+        """Its prefixes; a short name that no other line takes for a host's is one where pdsh says
+        that it ran there.
+        """
+        head = read_head(line)
+        name, colon, text = line.partition(": ")
+        if head.node or head.rank is not None or not colon or name not in self._pdsh_hosts:
+            return head
+        return replace(read_head(text), node=name)
+
+    @cached_property
+    def _pdsh_hosts(self) -> frozenset[str]:
+        if _PDSH not in self.content:
+            return frozenset()
+        return frozenset(match["node"] for match in _PDSH_ENDED.finditer(self.content))
+
+    def section_node(self, start: int) -> str:
+        """The node in the heading of the section of kernel messages in which the line stands."""
+        before = self.content[max(0, start - LOOK_BACK) : start]
+        headings = deque(_SECTION.finditer(before), maxlen=1)
+        of_kernel = _DMESG_OF.search(headings[0][0]) if headings else None
+        return "" if of_kernel is None else of_kernel["node"]
 
     def announcement(self, raised: Raised) -> Head | None:
         """The line above a traceback that says what failed; lines of other ranks may be between."""

@@ -15,6 +15,7 @@ from enum import Enum
 from orchestrator.core.diagnosis.line_prefixes import read_head
 from orchestrator.core.launchers import SCHEDULERS
 
+_ASSERTION = "AssertionError"
 BEGIN = "Traceback (most recent call last"
 MAX_LINES = 600  # of one traceback, others' lines between them included
 MAX_TOTAL = 60_000  # lines that are looked at in one stretch
@@ -204,13 +205,16 @@ class _TracebackReader:
     def _read_frames(self, begin: int, behind: int, label: _Label) -> Raised | None:
         """From the line that begins after ``behind`` to the exception's."""
         quoted: set[int] = set()
-        stray = 0
+        stray, asserted = 0, ""
         for line in self._lines(behind, label):
             if BEGIN in line.body:
                 return None
             inside = line.body[:1] in _INSIDE or _FRAME.match(line.body) is not None
             if not inside and (match := _match_exception(line.body)):
-                return self._raised(begin, line, match, frozenset(quoted), label)
+                one = self._raised(begin, line, match, frozenset(quoted), label)
+                bare = one.name == _ASSERTION and not one.message
+                return replace(one, message=asserted) if bare else one
+            asserted = _asserted(line.body, asserted)
             quoted |= {line.start} if inside else set()
             stray = 0 if inside else stray + 1
             if stray > MAX_STRAY:
@@ -309,6 +313,14 @@ class _TracebackReader:
     def _line_end(self, position: int) -> int:
         match = _ENDS.search(self._text, position)
         return len(self._text) if match is None else match.start()
+
+
+def _asserted(body: str, before: str) -> str:
+    """The statement that a frame shows, if it asserts something; marks below it change nothing."""
+    text = body.strip()
+    if text.startswith("assert "):
+        return text.partition("  #")[0][:MAX_PREFIX]
+    return before if text and not text.strip("^~ ") else ""
 
 
 def _join_message(message: str, below: str) -> str:

@@ -20,6 +20,8 @@ def findings_text(findings: Findings, read: str, *, color: bool = False) -> list
     """The first cause, or that no rule matched in what was ``read`` (see :func:`read_text`)."""
     found = findings.diagnosis
     lines = list(_cause(found, color) if found else [_unknown(read, color)])
+    if findings.ended_well is not None:
+        lines += [f"  the log ends well: {line.strip()}" for line in _lines((findings.ended_well,))]
     if findings.telling:
         lines += ["  last lines that may say it:", *_lines(findings.telling)]
     lines += [f"  benign: {rule}" for rule in findings.harmless]

@@ -50,6 +50,8 @@ PREFIXES = [
     ("2026-10-01T18:08:14.123456789Z stderr F ", "", None),
     ("[pod/job-0-abc/main] ", "job-0-abc", None),
     ("[10/01/2026-18:08:14] [TRT-LLM] [E] ", "", None),
+    ("[host2] ", "host2", None),
+    ("w4 r6: ", "w4", 6),
     ("[1757786922.147458] [n04:20780:0] ", "n04", None),
 ]
 COLOURS = {

@@ -70,6 +70,7 @@ def _judge_logs(gathering: Gathering) -> Findings:
         remarks=gathering.remarks,
         sources=gathering.sources,
         telling=telling_lines(gathering.tails),
+        tails=gathering.tails,
     )
 
 

@@ -13,6 +13,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 
 _HOST = r"(?P<target>[\w.-]{1,120})"
 _TASKS = r"tasks? (?:(?P<rank>\d{1,6})|[\d,-]{1,80}): "
+_FAILED = ", because another rank had failed"  # which the line itself proves
 _OUTSIDE = " from whatever started it, and the line does not say why"
 
 RULES = (
@@ -54,7 +55,7 @@ RULES = (
             sign("closing signal SIGTERM"),
             # torchrun itself was signalled: that a rank failed would not do that.
             sign("death signal, shutting down workers", r"Received (?!2 )", why=_OUTSIDE),
-            sign("ChildFailedError"),
+            sign("ChildFailedError", why=_FAILED),
             sign("SignalException: Process", r"Process (?!\d{1,9} got signal: 2$)", why=_OUTSIDE),
             sign("srun: Job step aborted"),
             sign("srun: Terminating "),
@@ -64,12 +65,14 @@ RULES = (
                 r"(?:Received|Caught|received|caught) (?:signal )?(?:15|SIGTERM)",
                 why=_OUTSIDE,
             ),
-            sign("mpirun noticed that process rank"),
+            sign("mpirun noticed that process rank", why=_FAILED),
             sign("Killing subprocess"),
             sign("Terminated", r"(?:^|: line \d{1,6}: {1,4}\d{1,9} )Terminated(?:\s|$)"),
             sign("CancelledError", r"^(?:asyncio\.)?(?:exceptions\.)?CancelledError\b"),
         ),
-        defaults={"why": ", because another rank had failed"},
+        defaults={
+            "why": ": its launcher ends every rank once one fails, or when it is told to end"
+        },
         consequence="received SIGTERM",
         references=("torchrun", "srun"),
     ),

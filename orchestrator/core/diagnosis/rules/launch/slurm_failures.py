@@ -12,6 +12,7 @@ from orchestrator.core.diagnosis.diagnosis_model import (
 )
 
 _HOST = r"(?P<target>[\w.-]{1,120})"
+_CANCELLED = rf"ON {_HOST} CANCELLED AT \S{{1,40}}(?P<by> by (?:uid|user) \w{{1,40}}) \*\*\*"
 
 RULES = (
     Rule(
@@ -160,7 +161,7 @@ RULES = (
             sign(
                 "CANCELLED AT",
                 rf"\*\*\* JOB \d{{1,12}} ON {_HOST} (?P<reason>CANCELLED) AT \S{{1,40}} "
-                r"(?:DUE (?i:to) (?!TIME LIMIT|NODE FAILURE|JOB NOT)[\w ]{1,40} )?\*\*\*",
+                r"DUE (?i:to) (?!TIME LIMIT|NODE FAILURE|JOB NOT)[\w ]{1,40} \*\*\*",
                 confidence=Confidence.LIKELY,
             ),
             sign("preempted", r"(?P<reason>[Ii]nstance (?:was|is being) preempted)"),
@@ -172,6 +173,30 @@ RULES = (
         ),
         defaults={"reason": "cancelled"},
         references=("Slurm",),
+    ),
+    Rule(
+        id="LAUNCH-CANCEL-001",
+        title="The job was cancelled",
+        domain=Domain.LAUNCH,
+        cause="the job on {where} was cancelled{by} (scancel), by its user or an administrator; "
+        "no fault of the program",
+        remedy="nothing, if it was meant; sacct -j JOB -o State%30 names the user who did it",
+        # A rank that failed before it counts more: people cancel what hangs.
+        role=LogRole.FAILURE,
+        advice=Advice.GIVE_UP,
+        confidence=Confidence.CERTAIN,
+        weight=79,
+        signs=(
+            sign("CANCELLED AT", rf"\*\*\* (?:JOB|STEP) [\d.+_\w]{{1,40}} {_CANCELLED}"),
+            # A step without a user may have been ended by srun, for one of its tasks.
+            sign(
+                "CANCELLED AT",
+                rf"\*\*\* JOB \d{{1,12}} ON {_HOST} CANCELLED AT \S{{1,40}} \*\*\*",
+                confidence=Confidence.LIKELY,
+            ),
+        ),
+        defaults={"by": ""},
+        references=("Slurm: scancel",),
     ),
     Rule(
         id="LAUNCH-NODE-001",

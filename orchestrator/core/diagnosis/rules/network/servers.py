@@ -15,6 +15,7 @@ _HTTP = (
     r"site-packages/(?:datasets|huggingface_hub|requests|urllib3|aiohttp|httpx|httpcore|fsspec|s3fs"
     r"|gcsfs|botocore|streaming|modelscope)/"
 )
+_DATES = ": the clock of that node is wrong, or the dates of the certificate have passed"
 
 RULES = (
     Rule(
@@ -86,18 +87,60 @@ RULES = (
         id="NET-TLS-001",
         title="A certificate is not trusted",
         domain=Domain.HOST,
-        cause="{who} does not trust the certificate of a server ({detail})",
+        cause="{who} does not trust the certificate of a server ({detail}){why}",
         remedy="the proxy's or site's root certificate: --env SSL_CERT_FILE=FILE and "
         "REQUESTS_CA_BUNDLE=FILE; the clock of the node",
         confidence=Confidence.CERTAIN,
         weight=82,
         signs=(
+            sign(
+                "ertificate is not yet valid",
+                r"(?P<detail>[Cc]ertificate is not yet valid)",
+                why=_DATES,
+            ),
+            sign("ertificate has expired", r"(?P<detail>[Cc]ertificate has expired)", why=_DATES),
+            sign(
+                "expired or is not yet valid",
+                r"(?P<detail>expired or is not yet valid)",
+                why=_DATES,
+            ),
             sign("CERTIFICATE_VERIFY_FAILED", r"(?P<detail>CERTIFICATE_VERIFY_FAILED)"),
-            sign("certificate has expired", r"(?P<detail>certificate has expired)"),
             sign("x509: certificate", r"(?P<detail>x509: certificate .{1,60})"),
         ),
-        defaults={"detail": "not trusted"},
+        defaults={"detail": "not trusted", "why": ""},
+        # Of the library's summary this is the reason.
+        explains=("HF-NET-001",),
         references=("OpenSSL",),
+    ),
+    Rule(
+        id="NET-LICENCE-001",
+        title="A licence server gives no licence",
+        domain=Domain.LAUNCH,
+        cause="{who} got no licence from its licence server ({detail})",
+        remedy="lmutil lmstat -a (FlexNet) or rlmutil rlmstat -a (RLM): who holds the licences, "
+        "until when they are valid, and whether the server answers",
+        advice=Advice.RETRY,
+        confidence=Confidence.CERTAIN,
+        weight=83,
+        signs=(
+            sign(
+                "icensed number of users already reached",
+                r"(?P<detail>[Ll]icensed number of users already reached)",
+            ),
+            sign(
+                "icensing error",
+                r"(?P<detail>(?:FlexNet|FLEXnet|FLEXlm|FlexLM|RLM) [Ll]icensing error: ?-\d{1,4}"
+                r"(?:[,.]\d{1,6}){0,2})",
+            ),
+            sign("All licenses in use", r"(?P<detail>All licenses in use)"),
+            sign("license server", r"(?P<detail>[Cc]annot connect to license server(?: system)?)"),
+            sign(
+                "license server",
+                r"(?P<detail>(?:Error communicating|[Cc]ommunications? error) with license server)",
+            ),
+        ),
+        defaults={"detail": "refused"},
+        references=("FlexNet", "RLM"),
     ),
     Rule(
         id="NET-PROXY-001",

@@ -161,6 +161,12 @@ RULES = (
                 r"(?P<library>[\w.+-]{1,160}\.so[.\d]{0,12}): undefined symbol: "
                 r"_ZNK?\d{0,2}(?:c10|2at|5torch|3c10|4cuda|6caffe2)",
             ),
+            # Its operators are missing, as it warned of when it was imported.
+            sign(
+                "No operator found for `memory_efficient_attention",
+                around=r"xFormers wasn't build with CUDA support|operator wasn't built",
+                library="xformers",
+            ),
         ),
         defaults={"library": "of a package"},
         references=("torch.utils.cpp_extension",),

@@ -107,22 +107,23 @@ RULES = (
         id="SERVE-PLAN-001",
         title="An engine of another TensorRT",
         domain=Domain.LAUNCH,
-        cause="the engine file that {who} loads was built by another TensorRT{detail}",
+        cause="the engine file that {who} loads was built by another TensorRT ({detail})",
         remedy="build the engine with the version that serves it, on the same kind of GPU",
         confidence=Confidence.CERTAIN,
         weight=84,
         signs=(
             sign(
                 "engine plan file is not compatible",
-                r"not compatible with this version of TensorRT(?P<detail>, expecting library "
-                r"version [\w.]{1,20} got [\w.]{1,20})?",
+                r"not compatible with this version of TensorRT(?:, (?P<detail>expecting library "
+                r"version [\w.]{1,20} got [\w.]{1,20}))?",
             ),
             sign(
                 "Serialization assertion",
-                r"Version tag does not match\.?(?P<detail> .{0,80})?",
+                r"Version tag does not match\.? ?(?:Note: )?"
+                r"(?P<detail>Current Version: \d{1,6}, Serialized Engine Version: \d{1,6})?",
             ),
         ),
-        defaults={"detail": ""},
+        defaults={"detail": "the versions do not match"},
         references=("TensorRT",),
     ),
     Rule(
@@ -188,6 +189,13 @@ RULES = (
                 "is not divisible by",
                 rf"^(?!{_NO_MODEL})(?P<detail>.{{1,80}} is not divisible by .{{0,40}}(?i:parallel"
                 r"|tensor|pipeline|\btp\b|\bpp\b|world[ _]size|ranks|gpus|shards).{0,40})",
+            ),
+            sign(
+                "AssertionError",
+                r"^AssertionError$",
+                frames=r"\n.{0,160}assert [\w.]{0,60}heads % [\w.]{0,40}(?:tp|parallel|world)"
+                r"_?size == 0",
+                detail="its attention heads are no multiple of the parallel size",
             ),
         ),
         defaults={"detail": "not divisible"},
