@@ -31,8 +31,8 @@ from orchestrator.core.diagnosis.line_times import over_new_year
 from orchestrator.core.diagnosis.named_cause import attribute_clue, complete_clue, make_diagnosis
 from orchestrator.core.diagnosis.observations import (
     Remark,
-    compare_remarks,
     Tails,
+    compare_remarks,
     find_good_ends,
     find_proven_end,
     without_ended_tasks,
