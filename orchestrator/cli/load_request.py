@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -186,7 +187,19 @@ def _begins_with(job: Job) -> tuple[str, ...]:
     workload = job.workload
     program = workload.program[:1] if workload.own_code else ()
     scripts = (word.removeprefix("./") for word in program if word.startswith("./"))
-    return tuple(filter(None, (workload.entry, workload.requirements, *scripts)))
+    begins = (workload.entry, workload.requirements, *scripts, *_module_files(workload))
+    return tuple(filter(None, begins))
+
+
+def _module_files(workload: Workload) -> Iterator[str]:
+    """The file that ``-m`` begins with, relative to the project; nothing for one of the nodes."""
+    if workload.python[-2:-1] != ("-m",):
+        return
+    module = PurePosixPath(workload.import_root, *workload.python[-1].split("."))
+    for path in (module / "__main__.py", module.with_suffix(".py")):
+        if (Path(workload.folder) / path).is_file():
+            yield path.as_posix()
+            return
 
 
 def _named_files(job: Job, folder: Path) -> tuple[str, ...]:

@@ -76,6 +76,28 @@ def find_result(
     return require(folder), folder
 
 
+def find_folder(layout: Layout, run: str) -> RunFolder:
+    """The folder of a run as people name it.
+
+    Raises ``UsageError``; for a run that only the history knows it says that the folder is gone.
+    """
+    try:
+        return find_run(layout, run)
+    except UsageError:
+        result = None
+        with _readable():
+            result = _remembered(layout, run)
+        if result is None:
+            raise
+        raise UsageError(
+            f"the folder of run {result.run_id} was removed, with its logs and files",
+            id="OR-STORE-003",
+            where=layout.runs,
+            why="orchestrate clean removes it; the history keeps the result",
+            remedy=f"orchestrate show {result.run_id}",
+        ) from None
+
+
 def _remembered(layout: Layout, run: str) -> Result | None:
     history = open_history(layout)
     found = history.find_runs(run)

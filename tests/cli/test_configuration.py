@@ -437,6 +437,9 @@ def test_a_python_call_of_a_script_is_the_script(project: Path) -> None:
     assert (called.workload.entry, called.workload.python) == ("tool", ("-u",))
     assert called.argv() == ("x",)
     assert open_script(["python", "app"], cwd=project).workload.entry == "app"
+    (project / "app/__main__.py").unlink()
+    with pytest.raises(UsageError, match=r"app is a folder without __main__\.py"):
+        open_script(["python", "app"], cwd=project)
     there = open_script(["python", "/opt/app/main.py"], cwd=project).workload
     assert (there.entry, there.python) == ("", ("/opt/app/main.py",))
 

@@ -97,7 +97,7 @@ def test_a_cleaned_run_is_remembered(home: Path, capsys: pytest.CaptureFixture[s
     folder = finished(home)
     result = read_result(folder)
     assert result is not None
-    remember(home, result, finished=10.0)
+    remember(home, replace(result, report="report.html"), finished=10.0)
     assert main(["clean", "r1", "--local"]) == 0
     capsys.readouterr()
     assert main(["ps"]) == 0
@@ -105,8 +105,14 @@ def test_a_cleaned_run_is_remembered(home: Path, capsys: pytest.CaptureFixture[s
     assert main(["ps", "--json"]) == 0
     (record,) = lines_of(capsys.readouterr().out)
     assert (record["run_id"], record["cleaned"]) == ("r1", True)
+    for verb in ("logs", "stop", "resume", "attach"):
+        assert main([verb, "r1"]) == 2
+        assert "the folder of run r1 was removed" in capsys.readouterr().err
     assert main(["show", "r1"]) == 0
-    assert capsys.readouterr().out.startswith("succeeded  job on test")
+    shown = capsys.readouterr().out
+    assert "its folder was removed" in shown
+    assert "report.html" not in shown
+    assert shown.startswith("succeeded  job on test")
 
 
 def test_show_compares_with_earlier_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

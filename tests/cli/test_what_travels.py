@@ -120,7 +120,7 @@ def test_a_script_that_a_rule_leaves_out_is_refused(
 def test_a_program_that_a_rule_leaves_out_is_refused(
     own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same for what is no Python script, and for the files of a workload."""
+    """The same for what is no Python script, for a module and for the files of a workload."""
     project = write_tree(
         own_home / "proj", {".orchestrateignore": b"*.sh\n", "go.sh": b"#!/bin/sh"}
     )
@@ -129,6 +129,10 @@ def test_a_program_that_a_rule_leaves_out_is_refused(
     assert "go.sh is left out by .orchestrateignore:1: *.sh" in refusal(
         [*PLAN, "--", "./go.sh"], capsys
     )
+
+    write_tree(project, {".gitignore": b"mod.py\n", "pkg/mod.py": b""})
+    left_out = "pkg/mod.py is left out by .gitignore:1: mod.py: the nodes would not have it"
+    assert left_out in refusal([*PLAN, "--", "-m", "pkg.mod"], capsys)
 
     workload = b"name: w\nsummary: s\nentry: work.py\nshape: rigid\n"
     folder = write_tree(project / "w", {"workload.yaml": workload, "work.py": b""})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -73,3 +73,20 @@ def test_a_year_of_nights_is_right_over_both_clock_changes(
     assert {later.date() - earlier.date() for earlier, later in pairwise(due)} == {
         timedelta(days=1)
     }
+
+
+@pytest.mark.processes  # as above
+def test_a_schedule_is_shown_with_the_day_since_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People read no seconds since 1970."""
+    monkeypatch.setenv("ORCHESTRATE_HOME", str(tmp_path))
+    assert main([*ADD, "--tz", "Asia/Seoul"]) == 0
+    capsys.readouterr()
+
+    assert main(["nightly", "show", "n1"]) == 0
+
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("since: ")]
+    clock = datetime.fromisoformat(line.split(maxsplit=2)[2].removesuffix(" (Asia/Seoul)"))
+    passed = datetime.now(UTC) - clock.replace(tzinfo=ZoneInfo("Asia/Seoul"))
+    assert timedelta(0) <= passed < timedelta(hours=1)

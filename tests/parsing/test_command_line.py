@@ -164,7 +164,7 @@ def test_a_run_is_called_after_what_runs(words: list[str], name: str) -> None:
 )
 def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, instead: str) -> None:
     """Three worlds of one would all succeed. What to type in its place is said."""
-    words = shlex.split(typed)
+    words = tuple(shlex.split(typed))  # as the command line has them
     with pytest.raises(UsageError) as caught:
         refuse_misunderstandings(words, "auto")
     assert caught.value.what.startswith(f"{name} would start a world of its own")
@@ -196,7 +196,7 @@ def test_a_launcher_in_front_of_the_script_is_refused(typed: str, name: str, ins
     ],
 )
 def test_other_commands_that_name_a_launcher_are_none(command: str) -> None:
-    assert typed_launcher(command.split()) is None
+    assert typed_launcher(tuple(command.split())) is None
     assert list(typed_warnings(command.split())) == []
 
 

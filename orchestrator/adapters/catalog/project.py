@@ -120,7 +120,12 @@ def _python_script(call: PythonCall, cwd: Path) -> Path | None:
     elsewhere = call.target.startswith("~") or Path(call.target).is_absolute()
     if call.interpreter and elsewhere and not Path(call.target).exists():
         return None
-    return _existing(call.target, cwd)
+    path = _existing(call.target, cwd)
+    if path.is_dir() and not (path / "__main__.py").is_file():
+        what = f"{call.target} is a folder without __main__.py, which Python does not run"
+        remedy = "name a file in it, or a module of it: -m PACKAGE.MODULE"
+        raise UsageError(what, id="run.no-script", remedy=remedy)
+    return path
 
 
 def _existing(word: str, cwd: Path) -> Path:

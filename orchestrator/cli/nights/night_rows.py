@@ -21,6 +21,11 @@ def next_line(schedule: Schedule) -> str:
     return f"next {due} ({schedule.zone}), {here} here"
 
 
+def since_cell(schedule: Schedule) -> str:
+    """Since when the schedule is there, in its zone."""
+    return f"{_clock(schedule.since, schedule.zone)} ({schedule.zone})"
+
+
 def due_cells(due: DueNight, zone: str) -> tuple[str, str, str]:
     """A night that is to come, and when it is due in ``zone`` and here."""
     return due.night, _clock(due.due, zone), _clock(due.due, "")

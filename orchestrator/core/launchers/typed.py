@@ -254,7 +254,7 @@ def _is_known(word: str) -> bool:
 
 def _is_container(words: Sequence[str]) -> bool:
     verbs = CONTAINERS.get(PurePosixPath(words[0]).name, "").split()
-    return words[1:2] != [] and words[1] in verbs
+    return len(words) > 1 and words[1] in verbs
 
 
 def _called(command: Sequence[str]) -> tuple[str, list[str]] | None:

@@ -36,6 +36,10 @@ _SSH_KEYWORD = re.compile(
     r"(\s+|\s*=\s*)\S",
     re.IGNORECASE,
 )
+# A line of sshd(8)'s known_hosts or authorized_keys: every key in base64 begins with its length.
+_SSH_KEY = re.compile(
+    r"(?:.{0,1000}\s)?(ssh-[a-z0-9]+|ecdsa-sha2-\w+|sk-[a-z0-9-]+)(-cert-v01)?(@openssh\.com)?\s+AAAA"
+)
 _SLURM = re.compile(r"(NodeName|PartitionName|ClusterName|SlurmctldHost)\s*=", re.IGNORECASE)
 _SECTION = re.compile(r"\[[A-Za-z_][^\]\s:]*(:\w+)?\]\s*([#;].*)?")
 _PLAIN_SECTION = re.compile(r"""\[[A-Za-z_][\w .-]*("[^"]*")?\]\s*([#;].*)?""")
@@ -178,6 +182,12 @@ _KINDS: tuple[tuple[str, str, frozenset[str], Test], ...] = (
         "name the file that holds the hosts",
         frozenset(),
         _first_line_test(_PEM),
+    ),
+    (
+        "a file of SSH keys (known_hosts, authorized_keys)",
+        "name the file that holds the hosts",
+        frozenset(),
+        _first_line_test(_SSH_KEY),
     ),
     ("a script", f"run it first; for Ansible, {_CONVERT}", frozenset(), _first_line_test(_SCRIPT)),
     (

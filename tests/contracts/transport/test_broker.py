@@ -269,9 +269,10 @@ async def test_connections_are_listed_and_closed(
     assert await process.wait(scaled(15)) == Exited(0)
     await busy.close()
     await until(lambda: broker_connections(os.environ) == [], what="it ends with its command")
-    pid = broker_pid()
+    pid, folder = broker_pid(), find_broker.broker_path(os.environ).parent
     assert main(["connections", "close"]) == 0
     await until(lambda: not Path(f"/proc/{pid}").exists(), what="nothing is held: it ends, too")
+    assert list(folder.glob("broker-*")) == []
 
 
 def test_nobody_else_gets_in(kept: Path) -> None:

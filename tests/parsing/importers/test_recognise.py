@@ -19,6 +19,8 @@ OTHERS = {
     "html": (f"<!DOCTYPE html>\n<html><body>{SECRET}</body></html>\n", "an HTML or XML page", ""),
     "html-bare": (f"\n  <HTML><head><title>{SECRET}</title></head>\n", "an HTML or XML page", ""),
     "key": (f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n", "a key or certificate", ""),
+    "known_hosts": (f"{SECRET} ssh-ed25519 AAAAC3NzaC1l\n", "a file of SSH keys", ""),
+    "authorized_keys": (f'command="x y" ssh-rsa AAAAB3Nz {SECRET}\n', "a file of SSH keys", ""),
     "script": (f"#!/bin/sh\necho {SECRET}\n", "a script", ""),
     "playbook": (f"- hosts: all\n  vars: {{p: {SECRET}}}\n  tasks: []\n", "playbook", ""),
     "marked-playbook": (f"---\n# c\n- name: {SECRET}\n  hosts: all\n", "playbook", ""),

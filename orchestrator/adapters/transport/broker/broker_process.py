@@ -76,6 +76,8 @@ class Broker:
             if not self.serving and not self.pool.kept and loop.time() >= self.patient_until:
                 break
         if self._is_found():
+            # The lock before the socket: each control group that had a broker would leave one.
+            self._path.with_name(f"{self._path.name}.lock").unlink(missing_ok=True)
             self._path.unlink()
         server.close()
         await self.pool.end()

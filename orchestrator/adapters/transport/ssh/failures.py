@@ -60,7 +60,7 @@ def refused_authentication(target: Target, tried: tuple[str, ...], why: str) -> 
         id="OR-SSH-002",
         where=target.alias,
         why=f"{why}; offered: {offered}{_not_done(target, 'PKCS11Provider')}",
-        remedy=f"install the right key with 'ssh-copy-id', or name it with 'identity_file:'; "
+        remedy="install the right key with 'ssh-copy-id', or name it with 'key:' in the inventory; "
         f"then try {_ssh_command(target)}. Not retried: sites lock accounts after "
         "repeated failures",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +57,16 @@ def sync(
     if dry_run:
         _show_dry(snapshot, workers, as_json=as_json)
         return int(ExitCode.DONE)
+    if not as_json:
+        _show_snapshot(snapshot)  # what travels, before the wait for it
+        sys.stdout.flush()
     answers = run_interruptibly(bring(workers, snapshot, Budgets(), check=check))
     if as_json:
         print_json(
             "sync", {**_snapshot_record(snapshot), "nodes": [_node_json(one) for one in answers]}
         )
     else:
-        _show_answers(snapshot, answers)
+        _show_answers(answers)
     return int(ExitCode.PREFLIGHT if any(answer.error for answer in answers) else ExitCode.DONE)
 
 
@@ -102,11 +106,10 @@ def _show_dry(snapshot: Snapshot, workers: Sequence[NodeSpec], *, as_json: bool)
     click.echo(f"nothing was sent ({to})", err=True)
 
 
-def _show_answers(snapshot: Snapshot, answers: list[Brought]) -> None:
+def _show_answers(answers: list[Brought]) -> None:
     from orchestrator.cli.output import print_table
     from orchestrator.view.terminal.text import clean_paragraph
 
-    _show_snapshot(snapshot)
     print()
     print_table(("nodes", "state", "sent", "as", "seconds"), _answer_rows(answers))
     for answer in answers:

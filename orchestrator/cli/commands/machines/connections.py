@@ -94,6 +94,8 @@ def close_connections(names: Sequence[str], as_json: bool) -> None:
     print(f"closed {len(closed)} of {len(known)} connections{also}")
     if later := [each for each in of_brokers if each.name in names and each.name not in closed]:
         print(f"{len(later)} in use: closed when their commands end")
+    elif not names and len(closed) < len(known):
+        print(f"{len(known) - len(closed)} in use: they stay with their commands")
 
 
 @connections.command("open")

@@ -191,7 +191,7 @@ def list_(as_json: bool) -> None:
 def show(name: str, count: int, as_json: bool) -> None:
     """Show the schedule NAME, and when its next nights are due, in its zone and here."""
     from orchestrator.adapters.nightly.due_times import next_nights
-    from orchestrator.cli.nights.night_rows import due_cells
+    from orchestrator.cli.nights.night_rows import due_cells, since_cell
     from orchestrator.cli.output import print_json, print_table
     from orchestrator.parsing.inputs.nights.schedule_file import schedule_fields
 
@@ -201,7 +201,7 @@ def show(name: str, count: int, as_json: bool) -> None:
         nights = [{"night": each.night, "due": each.due} for each in due]
         print_json("schedule", {**_summary(folder, schedule, None), "next": nights})
         return
-    for key, value in schedule_fields(schedule).items():
+    for key, value in {**schedule_fields(schedule), "since": since_cell(schedule)}.items():
         if value not in ("", [], {}):
             click.echo(f"{key}: {value}")
     click.echo(f"installed: {_backend(folder) or 'no: orchestrate nightly install ' + name}")

@@ -57,6 +57,8 @@ def show(run: str, color: str, as_json: bool) -> int:
     """Show the result of RUN (an id, a unique beginning of one, or last), and how its figures
     compare with those of earlier runs of the same work.
     """
+    from dataclasses import replace
+
     from orchestrator.adapters.report.result_json import to_object
     from orchestrator.cli.open_view import workload_lines
     from orchestrator.cli.output import print_json
@@ -67,6 +69,8 @@ def show(run: str, color: str, as_json: bool) -> int:
 
     layout = _home_layout()
     result, folder = find_result(layout, run, _require_result)
+    if cleaned := not folder.path.exists():
+        result = replace(result, report="")
     if as_json:
         print_json("result", to_object(result))
         return 0
@@ -75,6 +79,7 @@ def show(run: str, color: str, as_json: bool) -> int:
         *summary_lines(result, said=workload_lines(folder.path, color=paint), color=paint),
         *comparison_lines(compared_with_earlier(layout, result), color=paint),
         *failure_screen(result, folder.path, color=paint),
+        *(["its folder was removed, with logs and report: orchestrate clean"] if cleaned else []),
     ]
     click.echo("\n".join(lines), color=True)
     return 0
@@ -168,9 +173,9 @@ def _home_layout() -> Layout:
 
 
 def _find_run(run: str) -> RunFolder:
-    from orchestrator.adapters.store.run_list import find_run
+    from orchestrator.cli.past_runs import find_folder
 
-    return find_run(_home_layout(), run)
+    return find_folder(_home_layout(), run)
 
 
 def _follow_to_result(folder: RunFolder, advance: Any) -> Result | None:

@@ -47,11 +47,12 @@ def resume(run: str, retry: bool, accept_change: bool, **given: Any) -> int:
     it is. What was asked of the run holds on: its time limits, --wait, --fail-on.
     """
     from orchestrator.adapters.store.layout import Layout
-    from orchestrator.adapters.store.run_list import find_run, read_result
+    from orchestrator.adapters.store.run_list import read_result
+    from orchestrator.cli.past_runs import find_folder
 
     options = pick_options(ViewOptions, given)
     layout = Layout.from_environment(os.environ)
-    folder = find_run(layout, run)
+    folder = find_folder(layout, run)
     result = read_result(folder)
     if result is not None and not _is_resumable(result, retry=retry):
         return _tell_over(options, folder, result)

@@ -66,8 +66,9 @@ RULES = (
         id="SSH-CONN-003",
         title="SSH connection closed before login",
         domain=Domain.LAUNCH,
-        cause="the launch failed: the SSH server that {where} dialled closed the connection before "
-        "the login ({detail})",
+        # A prefix is the node that was dialled (pdsh) or the one that dials (a rank's log).
+        cause="the launch failed: {where}: an SSH server closed the connection before the login "
+        "({detail})",
         remedy="MaxStartups in sshd_config when many start at once, fail2ban or hosts.deny, a full "
         "disk or an ended sshd on that node",
         advice=Advice.RETRY,
