@@ -78,6 +78,7 @@ def findings_of(case: Path) -> Findings:
         ends=ends,
         sources=gathering.sources,
         telling=telling_lines(gathering.tails),
+        tails=gathering.tails,
     )
 
 
@@ -140,6 +141,29 @@ def test_a_healthy_log_is_not_blamed_for_anything(tmp_path: Path) -> None:
 
     assert findings.diagnosis is None
     assert findings.harmless == ("NCCL-IB-008", "TORCH-RDZV-006")
+
+
+@pytest.mark.parametrize(
+    "end, well",
+    [
+        ("Training completed. Model saved", True),
+        ("==== 41 passed, 3 warnings in 58.21s ====", True),
+        ("==== 1 failed, 41 passed in 58.21s ====", False),
+        ("Ran 41 tests in 5.2s\n\nOK (skipped=1)", True),
+        ("OK", False),
+        ("[done] exit code 0", True),
+        ("gpu01: exit code 0", False),
+        ("[done] exit code 01", False),
+        ("Training completed" + "\nwaiting for files" * 40, False),
+    ],
+)
+def test_a_log_that_ends_well_is_said_to(tmp_path: Path, end: str, well: bool) -> None:
+    """Where its last lines prove it; what it met before is not blamed then."""
+    (tmp_path / "job.log").write_text(f"{HEALTHY}{end}\n")
+
+    findings = findings_of(tmp_path)
+
+    assert (findings.diagnosis, findings.ended_well is not None) == (None, well)
 
 
 def table() -> list[str]:

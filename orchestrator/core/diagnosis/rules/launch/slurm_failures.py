@@ -179,7 +179,7 @@ RULES = (
         title="The job was cancelled",
         domain=Domain.LAUNCH,
         cause="the job on {where} was cancelled{by} (scancel), by its user or an administrator; "
-        "no fault of the program",
+        "no failure stands before that",
         remedy="nothing, if it was meant; sacct -j JOB -o State%30 names the user who did it",
         # A rank that failed before it counts more: people cancel what hangs.
         role=LogRole.FAILURE,
