@@ -41,7 +41,9 @@ def write_wake_program(
 def wake_environment(
     layout: Layout, environ: Mapping[str, str], variables: Mapping[str, str]
 ) -> dict[str, str]:
-    """Every variable that a night has, whoever starts it."""
+    """Every variable that a night has, whoever starts it. No command follows a night: neither
+    connections nor a warm process stay behind it.
+    """
     kept = {name: environ[name] for name in KEPT if environ.get(name)}
     root = str(Path(orchestrator.__file__).resolve().parents[1])
     modules = [root, *filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -51,6 +53,8 @@ def wake_environment(
         "PATH": environ.get("PATH") or DEFAULT_PATH,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(modules)),
         "ORCHESTRATE_HOME": str(layout.home),
+        "ORCHESTRATE_WARM": "0",
+        "ORCHESTRATE_KEEP_CONNECTIONS": "0",
         **variables,
     }
 

@@ -22,11 +22,11 @@ def end_warm_processes(environ: Mapping[bytes, bytes]) -> int:
         return 0
     locks = list(Path(os.fsdecode(where)).glob("*.lock"))
     running = [path for path in locks if _is_held(path)]
-    for path in running:
-        with contextlib.suppress(OSError):
-            path.with_suffix("").unlink()  # which is what they wait for
     deadline = time.monotonic() + END_S
     while any(map(_is_held, running)) and time.monotonic() < deadline:
+        for path in running:
+            with contextlib.suppress(OSError):  # one that begins has no socket yet
+                path.with_suffix("").unlink()  # which is what they wait for
         time.sleep(_LOOK_S)
     return sum(not _is_held(path) for path in running)
 
