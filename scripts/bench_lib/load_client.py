@@ -20,6 +20,7 @@ from statistics import median
 
 from .base.bed import ROOT, run_tool
 from .base.errors import BenchError
+from .base.line_program import line_program
 from .base.report import table
 from .base.rounds import say
 
@@ -81,20 +82,11 @@ def _aiperf_environment(given: Path | None, fresh: Path) -> Path:
 @contextlib.contextmanager
 def _trivial_server() -> Iterator[int]:
     """Its port."""
-    argv = ["taskset", "-c", SERVER_CORE, sys.executable, str(CLIENT / "trivial_server.py")]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("{}\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line.strip().isdigit():
+    with line_program(CLIENT / "trivial_server.py", SERVER_CORE, "the trivial server") as program:
+        port = program.say("{}")
+        if not port.isdigit():
             raise BenchError("the trivial server did not start")
-        yield int(line)
-    finally:
-        process.kill()
-        process.communicate()
+        yield int(port)
 
 
 def _ours(port: int, requests: int, folder: Path) -> ClientRun:

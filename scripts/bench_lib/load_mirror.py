@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from statistics import median
 
 from .base.bed import ROOT
 from .base.errors import BenchError
+from .base.line_program import LineProgram, line_program
 from .base.report import table
 from .base.rounds import say
 from .load_client import SERVER_CORE
@@ -28,13 +28,13 @@ from .load_stamps import OURS, STATISTICS, StampLoad, figures, send_ours, send_p
 sys.path.insert(0, str(ROOT / "workloads"))
 
 from loadtest.base.records import RequestRecord, read_records
+from loadtest.peers.tools import TOOLS
 
 PROGRAM = Path(__file__).with_name("programs") / "mirror_server.py"
 LATENCIES = ("ttft", "tpot", "itl", "request_latency")
 RATES = ("requests_per_s", "output_tokens_per_s")
 # What is to be met of each figure, in the median of all rounds.
 MOST_APART = 0.02
-DEFINITIONS = {"vllm": "vllm", "aiperf": "aiperf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +87,21 @@ def _send(
     url: str, load: StampLoad, room: Path, client: str, peers: Mapping[str, Path]
 ) -> dict[str, Mapping[str, float]]:
     if client != OURS:
-        return {DEFINITIONS[client]: send_peers(url, load, room, client, peers[client])}
+        return {TOOLS[client].definition: send_peers(url, load, room, client, peers[client])}
     records = send_ours(url, load, room)
     failed = [record for record in records if record.failure]
     if failed or len(records) != load.requests:
         what = f"{failed[0].failure}: {failed[0].detail}" if failed else f"{len(records)} requests"
         raise BenchError(f"our client: {what}")
-    return {name: figures(records, name) for name in dict.fromkeys(DEFINITIONS[p] for p in peers)}
+    return {
+        name: figures(records, name) for name in dict.fromkeys(TOOLS[p].definition for p in peers)
+    }
 
 
 class _Mirror:
-    def __init__(self, process: subprocess.Popen[str], server: Server) -> None:
-        self._process = process
-        ports = self._say(json.dumps({"host": server.host, "port": server.port}))
+    def __init__(self, program: LineProgram, server: Server) -> None:
+        self._program = program
+        ports = program.say(json.dumps({"host": server.host, "port": server.port}))
         self._ports = [int(port) for port in ports.split()]
 
     def url(self, leads: bool) -> str:
@@ -108,44 +110,25 @@ class _Mirror:
 
     def forget(self) -> None:
         """The streams that were kept."""
-        self._say("forget")
+        self._program.say("forget")
 
     def take(self, leads: bool, room: Path) -> list[RequestRecord]:
         """What it wrote since the last time."""
         path = room / "stamps.jsonl"
-        self._say(f"{'leader' if leads else 'followers'} {path}")
+        self._program.say(f"{'leader' if leads else 'followers'} {path}")
         with path.open(encoding="utf-8") as file:
             return list(read_records(file, path.name))
-
-    def _say(self, line: str) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().strip()
-        if not answer:
-            raise BenchError("the mirror has ended")
-        return answer
 
 
 @contextlib.contextmanager
 def _mirror(server: Server) -> Iterator[_Mirror]:
-    process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, sys.executable, str(PROGRAM)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield _Mirror(process, server)
-    finally:
-        process.kill()
-        process.communicate()
+    with line_program(PROGRAM, SERVER_CORE, "the mirror") as program:
+        yield _Mirror(program, server)
 
 
 def _apart(runs: Sequence[MirrorRun], peer: str, figure: str) -> list[float]:
     """How much ours is above the tool's, a part of it, in each round in which both were."""
-    by = DEFINITIONS[peer]
+    by = TOOLS[peer].definition
     found = {(run.round, run.client): run.says for run in runs}
     return [
         found[number, OURS][by][figure] / found[number, peer][by][figure] - 1
@@ -156,7 +139,7 @@ def _apart(runs: Sequence[MirrorRun], peer: str, figure: str) -> list[float]:
 
 def _figures_of(runs: Sequence[MirrorRun], peer: str) -> list[str]:
     wanted = [f"{latency}_{statistic}" for latency in LATENCIES for statistic in STATISTICS]
-    said = [run.says[DEFINITIONS[peer]] for run in runs if run.client == peer]
+    said = [run.says[TOOLS[peer].definition] for run in runs if run.client == peer]
     return [name for name in (*RATES, *wanted) if all(name in each for each in said)]
 
 
@@ -176,7 +159,7 @@ def mirror_markdown(runs: Sequence[MirrorRun]) -> str:
 
 
 def _table_of(runs: Sequence[MirrorRun], peer: str) -> str:
-    by, rows = DEFINITIONS[peer], []
+    by, rows = TOOLS[peer].definition, []
     for name in _figures_of(runs, peer):
         apart = _apart(runs, peer, name)
         cells = [

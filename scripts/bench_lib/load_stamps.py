@@ -20,6 +20,7 @@ from statistics import median
 
 from .base.bed import ROOT
 from .base.errors import BenchError
+from .base.line_program import LineProgram, line_program
 from .base.report import table
 from .base.rounds import say
 from .load_client import CLIENT, CLIENT_CORE, SERVER_CORE, TOKENIZER
@@ -93,26 +94,15 @@ def measure_stamps(load: StampLoad, rounds: int, peers: Mapping[str, Path]) -> I
 
 
 class _Server:
-    """The stamping server, a process of its own."""
+    """The stamping server."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.port = int(self.say(json.dumps(DELAYS)))
-
-    def say(self, line: str) -> str:
-        """What it answers to a line."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().strip()
-        if not answer:
-            raise BenchError("the stamping server has ended")
-        return answer
+    def __init__(self, program: LineProgram) -> None:
+        self._program = program
+        self.port = int(program.say(json.dumps(DELAYS)))
 
     def take(self, room: Path) -> list[RequestRecord]:
         """What it did since the last time."""
-        path = Path(self.say(str(room / "stamps.jsonl")))
+        path = Path(self._program.say(str(room / "stamps.jsonl")))
         with path.open(encoding="utf-8") as file:
             return list(read_records(file, path.name))
 
@@ -123,17 +113,8 @@ class _Server:
 
 @contextlib.contextmanager
 def _server() -> Iterator[_Server]:
-    process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, sys.executable, str(SERVER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield _Server(process)
-    finally:
-        process.kill()
-        process.communicate()
+    with line_program(SERVER, SERVER_CORE, "the stamping server") as program:
+        yield _Server(program)
 
 
 def _ours(server: _Server, load: StampLoad, room: Path) -> StampRun:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench_lib.base.command import (
     MET,
     MISSED,
-    REPEATS,
-    RUNS,
     Command,
     print_report,
     reported,
@@ -20,6 +17,7 @@ from bench_lib.base.command import (
 )
 from bench_lib.base.machine import describe
 from bench_lib.load_mirror import MirrorRun, Server, measure_mirrored, mirror_markdown, mirror_met
+from bench_lib.load_peers import add_load_arguments, add_peer_arguments, given_peers
 from bench_lib.load_stamps import StampLoad
 
 
@@ -30,27 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", required=True, metavar="FOLDER", help="the model's, for tools"
     )
-    parser.add_argument("--repeats", type=REPEATS, default=3, metavar="N", help="default: 3")
-    parser.add_argument(
-        "--requests", type=RUNS, default=200, metavar="N", help="of each client (default: 200)"
-    )
-    parser.add_argument(
-        "--rate", type=float, default=2.0, metavar="R", help="requests/s (default: 2)"
-    )
+    add_load_arguments(parser, rate=2.0)
     parser.add_argument("--tokens", type=int, default=16, metavar="N", help="default: 16")
     parser.add_argument(
         "--let-end", action="store_true", help="ask for no ignore_eos, which some servers refuse"
     )
-    parser.add_argument("--aiperf", type=Path, metavar="VENV", help="where AIPerf is")
-    parser.add_argument("--vllm", type=Path, metavar="VENV", help="where vLLM is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
+    add_peer_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Each client in turn; each round another one leads."""
     facts = describe(sys.executable, None)
-    given = {"vllm": arguments.vllm, "aiperf": arguments.aiperf}
-    peers = {name: venv.resolve() for name, venv in given.items() if venv is not None}
+    peers = given_peers(arguments, "vllm", "aiperf")
     load = StampLoad(
         rate=arguments.rate,
         requests=arguments.requests,

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from bench_lib.base.command import (
     MET,
     MISSED,
-    REPEATS,
-    RUNS,
     Command,
     print_report,
     reported,
     write_json,
 )
 from bench_lib.base.machine import describe
+from bench_lib.load_peers import add_load_arguments, add_peer_arguments, given_peers
 from bench_lib.load_stamps import (
     StampLoad,
     StampRun,
@@ -29,23 +27,14 @@ from bench_lib.load_stamps import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The load, and who sends it beside ours."""
-    parser.add_argument("--repeats", type=REPEATS, default=3, metavar="N", help="default: 3")
-    parser.add_argument(
-        "--requests", type=RUNS, default=200, metavar="N", help="of each client (default: 200)"
-    )
-    parser.add_argument(
-        "--rate", type=float, default=10.0, metavar="R", help="requests/s (default: 10)"
-    )
-    parser.add_argument("--aiperf", type=Path, metavar="VENV", help="where AIPerf is")
-    parser.add_argument("--vllm", type=Path, metavar="VENV", help="where vLLM is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every round, for machines")
+    add_load_arguments(parser, rate=10.0)
+    add_peer_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Each client in turn, against the same stamping server."""
     facts = describe(sys.executable, None)
-    given = {"aiperf": arguments.aiperf, "vllm": arguments.vllm}
-    peers = {name: venv.resolve() for name, venv in given.items() if venv is not None}
+    peers = given_peers(arguments, "aiperf", "vllm")
     load = StampLoad(rate=arguments.rate, requests=arguments.requests)
     runs: list[StampRun] = []
 

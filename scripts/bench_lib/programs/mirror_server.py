@@ -17,6 +17,7 @@ import asyncio
 import json
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -123,7 +124,7 @@ class Stamps:
         self._records.append(to_line(record))
 
 
-class Client(asyncio.Protocol):
+class Client(asyncio.Protocol, ABC):
     """A connection of a client: one request after the other."""
 
     def __init__(self, streams: Streams, records: list[str]) -> None:
@@ -146,8 +147,9 @@ class Client(asyncio.Protocol):
             self._received = received[whole:]
             self.ask(received[:whole], b"completions" in received[: received.find(b"\r\n")])
 
+    @abstractmethod
     def ask(self, request: bytes, completion: bool) -> None:
-        raise NotImplementedError
+        """A request that was read whole."""
 
     def write(self, piece: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
