@@ -22,7 +22,6 @@ def run() -> int:
 
 def run_somewhere() -> int:
     """The command, in a process that is warm or in this one."""
-    gc.set_threshold(COLLECT_AFTER)
     from orchestrator.adapters.warm.client import Nobody, run_elsewhere
 
     likeness = None

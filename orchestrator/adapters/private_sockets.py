@@ -61,14 +61,22 @@ def lock_exclusively(path: Path) -> int | None:
     inherited; None: another process holds it. Raises ``OSError``.
     """
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    taken = False
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-    return lock
+        taken = take_lock(lock)
+        return lock if taken else None
+    finally:
+        if not taken:
+            os.close(lock)
+
+
+def take_lock(file: int) -> bool:
+    """Whether no other process holds the lock of this open file; this descriptor then holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def listen_privately(path: Path) -> socket.socket:

@@ -67,9 +67,7 @@ def find_result(
     try:
         folder = find_run(layout, run)
     except UsageError:
-        result = None
-        with _readable():
-            result = _remembered(layout, run)
+        result = _remembered(layout, run)
         if result is None:
             raise
         return result, layout.run(result.run_id)
@@ -84,9 +82,7 @@ def find_folder(layout: Layout, run: str) -> RunFolder:
     try:
         return find_run(layout, run)
     except UsageError:
-        result = None
-        with _readable():
-            result = _remembered(layout, run)
+        result = _remembered(layout, run)
         if result is None:
             raise
         raise UsageError(
@@ -99,9 +95,14 @@ def find_folder(layout: Layout, run: str) -> RunFolder:
 
 
 def _remembered(layout: Layout, run: str) -> Result | None:
-    history = open_history(layout)
-    found = history.find_runs(run)
-    return history.read_result(found[0].run_id) if len(found) == 1 else None
+    """As the history has it, where it can be read."""
+    result = None
+    with _readable():
+        history = open_history(layout)
+        found = history.find_runs(run)
+        if len(found) == 1:
+            result = history.read_result(found[0].run_id)
+    return result
 
 
 def compared_with_earlier(layout: Layout, result: Result) -> tuple[MetricComparison, ...]:

@@ -12,6 +12,8 @@ import orchestrator
 from orchestrator.adapters.nightly.schedule_store import NightlyFolder
 from orchestrator.adapters.store.background_command import own_command
 from orchestrator.adapters.store.layout import Layout
+from orchestrator.adapters.transport.kept_time import KEEP_VARIABLE
+from orchestrator.adapters.warm.client import VARIABLE as WARM_VARIABLE
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # What ssh and git need to find, and what a shell at the prompt had.
@@ -53,8 +55,8 @@ def wake_environment(
         "PATH": environ.get("PATH") or DEFAULT_PATH,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(modules)),
         "ORCHESTRATE_HOME": str(layout.home),
-        "ORCHESTRATE_WARM": "0",
-        "ORCHESTRATE_KEEP_CONNECTIONS": "0",
+        os.fsdecode(WARM_VARIABLE): "0",
+        KEEP_VARIABLE: "0",
         **variables,
     }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.adapters.private_sockets import take_lock
 from orchestrator.adapters.warm.client import folder
 
 END_S = 2.0
@@ -35,9 +35,6 @@ def _is_held(path: Path) -> bool:
     """Whether a process lives that has this lock: it holds it until it ends."""
     try:
         with path.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not take_lock(lock.fileno())
     except OSError:
-        pass
-    return False
+        return False

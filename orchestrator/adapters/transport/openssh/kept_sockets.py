@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.adapters.private_sockets import sockets_folder
+from orchestrator.adapters.private_sockets import lock_exclusively, sockets_folder, take_lock
 from orchestrator.adapters.transport.multiplex.multiplex_messages import Mux, mux_hello, mux_request
 from orchestrator.adapters.transport.openssh import openssh_errors
 from orchestrator.adapters.transport.openssh.jump_hosts import Way
@@ -53,13 +52,12 @@ def claim_socket(way: Way, environ: Mapping[str, str]) -> ClaimedSocket:
     for number in range(MOST_AT_ONCE):
         path = folder / f"{name}-{number}"
         try:
-            lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = lock_exclusively(_lock_path(path))
         except OSError as error:
             raise openssh_errors.no_socket(way.endpoint, folder, error) from error
-        if _is_free(lock):
+        if lock is not None:
             _write_note(lock, note)
             return ClaimedSocket(path, lock)
-        os.close(lock)
     raise openssh_errors.too_many_at_once(way.endpoint, MOST_AT_ONCE)
 
 
@@ -112,21 +110,12 @@ def _look_at(path: Path) -> KeptConnection | None:
     """None: it ended just now."""
     try:
         with _lock_path(path).open("rb") as note:
-            in_use = not _is_free(note.fileno())
+            in_use = not take_lock(note.fileno())
             words = note.read(MAX_NOTE_BYTES).decode(errors="replace")
         since = path.lstat().st_mtime
     except FileNotFoundError:
         return None
     return KeptConnection(path=path, words=words, since=since, in_use=in_use)
-
-
-def _is_free(lock: int) -> bool:
-    """Whether nobody else holds the lock; it is then held through this descriptor."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _lock_path(path: Path) -> Path:
